@@ -1,0 +1,121 @@
+"""The record: the way to PostgreSQL, and the bell that is rung after a commit.
+
+Owns the engine of a process and its `Wakeup`. A commit rings the bell, and the relay, which listens, works at once instead
+of at its next poll. The bell may fail at any time and nothing is lost: polling is the truth.
+Never NOTIFY inside a business transaction: it takes a lock that is one per database until the commit is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import structlog
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from headrace.errors import ConfigurationError
+from headrace.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+_QUIET_SECONDS = 0.002
+_REST_SECONDS = 1.0
+
+
+class Bell(StrEnum):
+    """What there is to do after a commit; the values are PostgreSQL's channels."""
+
+    JOBS = "headrace_jobs"
+    EVENTS = "headrace_events"
+
+
+class Wakeup:
+    """Rings bells over a connection of its own, each at most once per 2 ms, after the caller's commit."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._rung: set[Bell] = set()
+        self._wanted = asyncio.Event()
+
+    def ring(self, bell: Bell) -> None:
+        """Say that there is work; returns at once and never fails."""
+        self._rung.add(bell)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Carry the rings to PostgreSQL until cancelled; a lost connection is made anew."""
+        while True:
+            try:
+                connection = await asyncpg.connect(self._database_url, timeout=5)
+                try:
+                    await self._carry(connection)
+                finally:
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logger.debug("wakeup_lost", error=repr(error))
+                await asyncio.sleep(_REST_SECONDS)
+
+    async def _carry(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            bells, self._rung = self._rung, set()
+            for bell in bells:
+                await connection.execute(f"NOTIFY {bell.value}")
+            await asyncio.sleep(_QUIET_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """PostgreSQL, as one process reaches it."""
+
+    engine: AsyncEngine
+    wakeup: Wakeup
+    database_url: str
+    """For the connections that a part keeps to itself, as asyncpg takes it."""
+
+
+def sqlalchemy_url(database_url: str) -> URL:
+    """Turn `postgresql://…` into the URL of SQLAlchemy's asyncpg dialect.
+
+    Raises:
+        ConfigurationError: it is not a PostgreSQL URL.
+
+    """
+    scheme = urlsplit(database_url).scheme
+    if scheme not in {"postgresql", "postgres"}:
+        message = f"HEADRACE_DATABASE_URL must begin with postgresql:// (it begins with {scheme}://)"
+        raise ConfigurationError(message)
+    query = {key: values[-1] for key, values in parse_qs(urlsplit(database_url).query).items()}
+    return make_url(database_url).set(drivername="postgresql+asyncpg", query=query)
+
+
+@asynccontextmanager
+async def open_record(
+    settings: Settings, *, pool_size: int | None = None, encode_json: Callable[[object], str] | None = None
+) -> AsyncIterator[Record]:
+    """Open the record for this process and keep its bell ready; connections are made when first needed."""
+    engine = create_async_engine(
+        sqlalchemy_url(settings.database_url),
+        pool_size=pool_size or settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=1800,
+        json_serializer=encode_json,
+    )
+    wakeup = Wakeup(settings.database_url)
+    ringing = asyncio.create_task(wakeup.run())
+    try:
+        yield Record(engine=engine, wakeup=wakeup, database_url=settings.database_url)
+    finally:
+        ringing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ringing
+        await engine.dispose()
