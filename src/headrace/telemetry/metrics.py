@@ -1,0 +1,69 @@
+"""Prometheus metrics of one process.
+
+Owns a registry of its own with the counters of what this process did, and the gauges that are read from the record at
+the moment of a scrape. The names are in `names`.
+Gauges of the record say the same whichever process is asked: scrape one of several, or take the maximum, never the sum.
+Never label by an id, a path or a tenant: a label's values must stay few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from headrace.telemetry import names
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The metrics of the process that answers HTTP; make one per process."""
+
+    def __init__(self) -> None:
+        """Register every metric, without values."""
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            names.METRIC_HTTP_REQUESTS, "Requests answered.", ("method", "route", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            names.METRIC_HTTP_SECONDS,
+            "Seconds from a request's arrival to its answer.",
+            ("method", "route"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.jobs = self._gauge(names.METRIC_JOBS, "Unfinished and recent jobs on record.", ("queue", "state"))
+        self.oldest_pending_seconds = self._gauge(
+            names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
+        )
+        self.outbox = self._gauge(names.METRIC_OUTBOX, "Events committed and not yet in a lane.", ())
+        self.subscription_lag = self._gauge(
+            names.METRIC_SUBSCRIPTION_LAG, "Events that a subscription has yet to handle.", ("subscription",)
+        )
+        self.dead_deliveries = self._gauge(
+            names.METRIC_DEAD_DELIVERIES, "Deliveries that ended dead.", ("subscription",)
+        )
+        self.processes = self._gauge(names.METRIC_PROCESSES, "Processes alive.", ("role",))
+
+    def observe_request(self, method: str, route: str, *, status: int, seconds: float) -> None:
+        """Count one answered request; `route` is the template, "" where none matched."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return the exposition of everything, in `CONTENT_TYPE`."""
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, meaning: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self._registry)
+
+
+def replace(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Make a labelled gauge say exactly these values: what is no longer there disappears."""
+    gauge.clear()
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
