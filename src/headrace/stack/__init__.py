@@ -1,0 +1,1 @@
+"""The whole of Headrace on one machine, for development and trying out: `headrace up`."""
