@@ -6,15 +6,9 @@ attempt, no replay, younger than five minutes; otherwise a new root links to the
 costs no span at any step.
 Never start a span for a poll that came back empty.
 
-| step | span, kind | parent, links |
-|---|---|---|
-| `tx.publish` | `create orders`, PRODUCER | below the request |
-| `tx.enqueue` | `send tasks.default`, PRODUCER | below the request or the run |
-| relay, dispatcher | `send orders`, `dispatch tasks.default`, CLIENT | a root, links to the creators |
-| reader | `receive orders`, CLIENT | a root, links to the creators |
-| subscriber, worker | `process orders`, `process tasks.default`, CONSUMER | below the creator, or a root; links |
-| acknowledgement | `ack orders`, CLIENT | a root, links to the creators |
-| clock | `process cron.nightly`, CONSUMER | a root, link to the run before |
+`tx.publish`: `create orders`, PRODUCER, below the request.  `tx.enqueue`: `send tasks.default`, PRODUCER, likewise.
+Relay, dispatcher, reader, acknowledgement: `send`, `dispatch`, `receive`, `ack`, CLIENT, root with links.
+Subscriber, worker: `process orders`, `process tasks.default`, CONSUMER. Clock: `process cron.nightly`, CONSUMER, root.
 """
 
 from __future__ import annotations
@@ -26,16 +20,13 @@ from itertools import islice
 from typing import Final
 from uuid import UUID
 
-import msgspec
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, get_current_span, set_span_in_context
 
 from headrace.telemetry import names
+from headrace.telemetry.messages import Batch, Fact, Message, Order
 from headrace.telemetry.propagation import parse
 from headrace.telemetry.scope import Attribute, Scope, Start, at_root, passing, start, staying
-
-LIVE_SECONDS: Final = 300.0
-"""The age from which on a message no longer belongs to the trace that created it."""
 
 LINKS: Final = 128
 """As many links as the SDK keeps on a span by default (OTEL_SPAN_LINK_COUNT_LIMIT)."""
@@ -44,66 +35,36 @@ _SAMPLED_DIGITS: Final = frozenset("13579bdf")
 """What a traceparent ends with when bit 0 of its flags is set: cheaper than parsing the nine of ten that are not."""
 
 
-class Message(msgspec.Struct, frozen=True):
-    """A message as it is taken up: `created` is the traceparent stored with it; `linked` are others that led here."""
-
-    id: UUID | str
-    created: str | None
-    age_seconds: float = 0.0
-    attempt: int = 1
-    replay: bool = False
-    linked: tuple[str | None, ...] = ()
-
-    @property
-    def is_live(self) -> bool:
-        """Whether its processing still belongs to the trace of its creator."""
-        return self.attempt == 1 and not self.replay and self.age_seconds <= LIVE_SECONDS
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Messages that travel together: `created` are the traceparents stored with them."""
-
-    destination: str
-    created: Sequence[str | None]
-    lane: int | None = None
-    group: str | None = None
-
-
-def create(event_type: str, event_id: UUID | str, *, source: str, subject: str | None) -> Scope:
-    """Span of one event written to the log; store its `traceparent` with the event."""
+def create(events: Sequence[Fact]) -> Scope:
+    """Span of events written to the log in one statement; store its `traceparent` with each of them."""
     if (current := _unrecorded()) is not None:
         return current
-    destination = names.event_destination(event_type)
-    attributes = _messaging(names.CREATE, names.CREATE, destination) | {
-        names.MESSAGING_MESSAGE_ID: str(event_id),
-        names.EVENT_ID: str(event_id),
-        names.EVENT_SOURCE: source,
-        names.EVENT_TYPE: event_type,
-    }
-    if subject is not None:
-        attributes |= {names.MESSAGING_CONVERSATION_ID: subject, names.EVENT_SUBJECT: subject}
+    destination = names.batch_destination(event.type for event in events)
+    attributes = _messaging(names.CREATE, names.CREATE, destination)
+    if len(events) == 1:
+        attributes |= _fact(events[0])
+    else:
+        attributes[names.MESSAGING_MESSAGE_COUNT] = len(events)
     return start(f"{names.CREATE} {destination}", SpanKind.PRODUCER, attributes)
 
 
-def enqueue(queue: str, job_id: UUID | str, *, task: str) -> Scope:
-    """Span of one job written to the record; store its `traceparent` with the job."""
+def enqueue(calls: Sequence[Order]) -> Scope:
+    """Span of jobs written to the record in one statement; store its `traceparent` with each of them."""
     if (current := _unrecorded()) is not None:
         return current
-    destination = names.job_destination(queue)
-    attributes = _messaging(names.SEND, names.SEND, destination) | {
-        names.MESSAGING_MESSAGE_ID: str(job_id),
-        names.TASK: task,
-    }
+    destination = names.job_destination(calls[0].queue)
+    attributes = _messaging(names.SEND, names.SEND, destination)
+    if len(calls) == 1:
+        attributes[names.TASK] = calls[0].task
+    else:
+        attributes[names.MESSAGING_MESSAGE_COUNT] = len(calls)
     return start(f"{names.SEND} {destination}", SpanKind.PRODUCER, attributes)
 
 
-def enqueue_many(queue: str, count: int) -> Scope:
-    """Span of a batch of jobs written to the record at once; all of them store its `traceparent`."""
-    if (current := _unrecorded()) is not None:
-        return current
-    destination = names.job_destination(queue)
-    attributes = _messaging(names.SEND, names.SEND, destination) | {names.MESSAGING_MESSAGE_COUNT: count}
-    return start(f"{names.SEND} {destination}", SpanKind.PRODUCER, attributes)
+def enqueued(scope: Scope, job_ids: Sequence[UUID]) -> None:
+    """Name the job that an `enqueue` wrote, as soon as the record has said which it is; a batch names none."""
+    if len(job_ids) == 1 and scope.recording:
+        scope.set(names.MESSAGING_MESSAGE_ID, str(job_ids[0]))
 
 
 def send(batch: Batch) -> Scope:
@@ -219,6 +180,18 @@ def _messaging(name: str, kind_of_step: str, destination: str) -> dict[str, Attr
         names.MESSAGING_OPERATION_TYPE: kind_of_step,
         names.MESSAGING_DESTINATION: destination,
     }
+
+
+def _fact(event: Fact) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {
+        names.MESSAGING_MESSAGE_ID: str(event.id),
+        names.EVENT_ID: str(event.id),
+        names.EVENT_SOURCE: event.source,
+        names.EVENT_TYPE: event.type,
+    }
+    if event.subject is not None:
+        attributes |= {names.MESSAGING_CONVERSATION_ID: event.subject, names.EVENT_SUBJECT: event.subject}
+    return attributes
 
 
 def _processing(destination: str, message: Message) -> dict[str, Attribute]:
