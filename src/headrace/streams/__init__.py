@@ -1,0 +1,1 @@
+"""The belt: streams of Redis, one per lane and one per queue."""

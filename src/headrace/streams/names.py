@@ -1,0 +1,35 @@
+"""The keys of the belt and the form of its entry ids.
+
+Owns every name under `headrace:`. A lane's entry at position 7 has the id `7-0`: position and id are the same thing, so
+that a lost tail is seen in the id alone. Never let Redis choose an id on a lane.
+"""
+
+from __future__ import annotations
+
+PREFIX = "headrace:"
+FIELD = b"e"
+"""The one field of a lane's entry: the event in msgpack."""
+
+
+def lane_key(lane: int) -> str:
+    """Return the key of a lane's stream."""
+    return f"{PREFIX}lane:{lane}"
+
+
+def entry_id(position: int) -> str:
+    """Return the id of the entry at a position."""
+    return f"{position}-0"
+
+
+def position_of(identity: bytes | str) -> int:
+    """Return the position that an id names; one that no relay wrote (`7-3`, a clock's time) counts as far ahead.
+
+    A clock's id is a number of milliseconds, above every position; a second part that is not 0 is made so here.
+    """
+    text = identity.decode() if isinstance(identity, bytes) else identity
+    number, _, part = text.partition("-")
+    return int(number) if part in {"", "0"} else FOREIGN
+
+
+FOREIGN = 2**63 - 1
+"""The position of an entry that no relay wrote."""

@@ -1,0 +1,1 @@
+"""Who reacts to events: subscriptions, their deliveries, and the runner of `headrace consume`."""

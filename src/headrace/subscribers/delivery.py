@@ -1,0 +1,71 @@
+"""The delivery: what a subscriber is given besides the event's data.
+
+Owns the lazily opened transaction of one attempt to handle one event. Its first statement puts the delivery into the
+inbox, so what the subscriber writes through it commits together with "handled", and a second delivery of the same event
+is refused before it can write anything. For effects outside PostgreSQL, `idempotency_key` is the same at every attempt.
+Never keep a delivery after the subscriber has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sqlalchemy import text
+
+from headrace.events.model import RecordedEvent
+from headrace.providers import Providers
+from headrace.transaction import Transaction
+
+T = TypeVar("T")
+
+_ENTER_INBOX = text("""
+    INSERT INTO inbox (subscription, event_id) VALUES (:subscription, :event_id) ON CONFLICT DO NOTHING
+""")
+
+
+class AlreadyHandled(BaseException):
+    """This event was handled before: roll back and acknowledge. No Exception, so that no subscriber catches it."""
+
+
+class Delivery:
+    """One attempt to handle one event, as its subscriber sees it."""
+
+    __slots__ = ("_begin", "_providers", "attempt", "event", "subscription", "transaction")
+
+    def __init__(
+        self,
+        subscription: str,
+        event: RecordedEvent,
+        *,
+        attempt: int,
+        providers: Providers,
+        begin: Callable[[], Awaitable[Transaction]],
+    ) -> None:
+        """Deliver `event` to `subscription`; `begin` opens the transaction of this attempt."""
+        self.subscription = subscription
+        self.event = event
+        self.attempt = attempt
+        self._providers = providers
+        self._begin = begin
+        self.transaction: Transaction | None = None
+        """The open transaction, where the subscriber has asked for one."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key for effects outside PostgreSQL, the same at every attempt of this delivery."""
+        return f"{self.subscription}:{self.event.id}"
+
+    async def begin(self) -> Transaction:
+        """Return the transaction that commits together with the entry in the inbox; opened at the first call."""
+        if self.transaction is None:
+            transaction = await self._begin()
+            row = {"subscription": self.subscription, "event_id": self.event.id}
+            if (await transaction.connection.execute(_ENTER_INBOX, row)).rowcount == 0:
+                raise AlreadyHandled
+            self.transaction = transaction
+        return self.transaction
+
+    def get(self, kind: type[T]) -> T:
+        """Return the instance of `kind` that an application provides."""
+        return self._providers.get(kind)
