@@ -97,5 +97,6 @@ def _take_over(handler: logging.Handler, level: int) -> None:
         if isinstance(logger, logging.Logger):
             logger.handlers = []
             logger.propagate = True
+    logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.ERROR)  # not a line for each try
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

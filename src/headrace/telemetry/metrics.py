@@ -24,7 +24,6 @@ class Metrics:
     """The metrics of the process that answers HTTP; make one per process."""
 
     def __init__(self) -> None:
-        """Register every metric, without values."""
         self._registry = CollectorRegistry()
         self._requests = Counter(
             names.METRIC_HTTP_REQUESTS, "Requests answered.", ("method", "route", "status"), registry=self._registry

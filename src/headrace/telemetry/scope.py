@@ -43,7 +43,7 @@ class Scope:
     __slots__ = ("_context", "_span", "_token")
 
     def __init__(self, span: Span, context: Context | None) -> None:
-        """Hold `span`; `context` is what becomes current inside `with`, None leaves the current one."""
+        # `context` becomes current inside `with`; None leaves the current one
         self._span = span
         self._context = context
         self._token: Token[Context] | None = None

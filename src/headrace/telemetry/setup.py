@@ -9,7 +9,9 @@ A collector that is away costs spans, never work: they wait in a bounded queue a
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -30,17 +32,25 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_E
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 
 
+SHUTDOWN_SECONDS: Final = 2.0
+"""How long a process that ends waits for the collector."""
+
+
 class Telemetry:
     """The tracing of this process; `shutdown` sends what is still waiting."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        """Hold the provider that this process installed."""
         self._provider = provider
         self.tracer = provider.get_tracer(names.INSTRUMENTATION)
 
     def shutdown(self) -> None:
-        """Send the spans that still wait and stop; blocks, for at most as long as the exporter's timeout."""
-        self._provider.shutdown()
+        """Send the spans that still wait and stop; blocks for at most `SHUTDOWN_SECONDS`, then drops them.
+
+        The SDK's own shutdown goes on trying for ten seconds where the collector is away, and it has no limit to set.
+        """
+        ending = threading.Thread(target=self._provider.shutdown, name="telemetry-shutdown", daemon=True)
+        ending.start()
+        ending.join(SHUTDOWN_SECONDS)
 
 
 class LinkedSampler(Sampler):
@@ -51,7 +61,6 @@ class LinkedSampler(Sampler):
     """
 
     def __init__(self, rest: Sampler) -> None:
-        """Ask `rest` for every span that this rule does not decide."""
         self._rest = rest
 
     def should_sample(  # noqa: PLR0913, PLR0917 - the signature of OpenTelemetry's Sampler
@@ -84,12 +93,14 @@ def configure(role: str, environment: Mapping[str, str] = os.environ) -> Telemet
     installed = trace.get_tracer_provider()
     if isinstance(installed, TracerProvider):
         return Telemetry(installed)
-    provider = TracerProvider(resource=_resource(role))
+    provider = TracerProvider(resource=_resource(role), shutdown_on_exit=False)
     provider.sampler = LinkedSampler(provider.sampler)
     if _exports(environment):
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
-    return Telemetry(provider)
+    telemetry = Telemetry(provider)
+    atexit.register(telemetry.shutdown)
+    return telemetry
 
 
 def _resource(role: str) -> Resource:
