@@ -131,7 +131,12 @@ def _make(directory: Path, password_file: Path, account: Account | None) -> None
         stop_signal=signal.SIGKILL,
     )
     done = subprocess.run(  # noqa: S603 - our own binary, with arguments of ours
-        initdb.argv(), env=dict(initdb.environment), cwd="/", capture_output=True, text=True, check=False
+        initdb.argv(),
+        env=dict(initdb.environment),
+        cwd=initdb.working_directory,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         message = f"PostgreSQL could not make its cluster in {directory}: {done.stderr.strip() or done.stdout.strip()}"

@@ -29,6 +29,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    working_directory: Path = Path("/")
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 30.0
