@@ -90,7 +90,7 @@ def invoice_number(sequence: int) -> str:
     return f"INV-{sequence:06d}"
 
 
-def render_invoice(invoice: Invoice) -> bytes:
+def render(invoice: Invoice) -> bytes:
     """Return the invoice as a PDF."""
     with _ONE_AT_A_TIME:
         register()

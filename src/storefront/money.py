@@ -13,11 +13,6 @@ from functools import lru_cache
 
 from babel.core import get_global
 
-from headrace.errors import FieldError, InvalidInputError
-
-LARGEST_CENTS = 2**63 - 1
-"""The largest amount that the record can hold (bigint)."""
-
 _USUAL_DIGITS = 2
 _NO_DIGITS = (
     "BIF",
@@ -50,17 +45,9 @@ def current_currencies() -> frozenset[str]:
     )
 
 
-def require_currency(code: str) -> str:
-    """Return `code` if it is a currency of today.
-
-    Raises:
-        InvalidInputError: it is not; codes are three capital letters, as `EUR`.
-
-    """
-    if code in current_currencies():
-        return code
-    message = f"{code!r} is not a currency of ISO 4217 in use today, such as EUR, JPY or KWD"
-    raise InvalidInputError(message, (FieldError("currency", message),))
+def is_currency(code: str) -> bool:
+    """Tell whether `code`, three capital letters such as `EUR`, is a currency of today."""
+    return code in current_currencies()
 
 
 def minor_digits(currency: str) -> int:
