@@ -1,0 +1,1 @@
+"""One file, one process, one systemd unit; no logic here."""

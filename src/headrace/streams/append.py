@@ -62,7 +62,7 @@ _REBASE = _script("""
 if last_id(KEYS[1]) ~= '0-0' then redis.call('DEL', KEYS[1]) end
 redis.call('XGROUP', 'CREATE', KEYS[1], '\\0rebase', '0', 'MKSTREAM')
 redis.call('XGROUP', 'DESTROY', KEYS[1], '\\0rebase')
-redis.call('XSETID', KEYS[1], ARGV[1])
+if ARGV[1] ~= '0-0' then redis.call('XSETID', KEYS[1], ARGV[1]) end
 return ARGV[1]
 """)
 _ENDS = _script("return last_id(KEYS[1])")

@@ -53,9 +53,9 @@ def open_reader(redis_url: str) -> Redis:
 
 async def command(redis: Redis, *parts: bytes | str | int) -> Any:  # noqa: ANN401 - each command has its own reply
     """Send one command and return its reply."""
-    return await redis.execute_command(*parts)  # type: ignore[no-untyped-call] - redis-py does not annotate it
+    return await redis.execute_command(*parts)  # type: ignore[no-untyped-call]  # redis-py does not annotate it
 
 
 def _as_it_came(response: Any, **_kwargs: Any) -> Any:  # noqa: ANN401 - the protocol of redis-py's callbacks
     """Leave a reply as the parser gave it: redis-py would build a dict for each of thousands of entries."""
-    return reply
+    return response

@@ -1,0 +1,133 @@
+"""An application: what a team plugs into Headrace, and all that the loaded ones declare together.
+
+Owns `Application`, a table of declarations without behaviour, and `Registry`, the union that the processes run from. A name
+declared twice, or an event that is listened to and not declared, stops the process at its start with the two places.
+Importing an application does nothing; loading it binds its tasks to a broker.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from litestar.types import ControllerRouterHandler
+
+from headrace.errors import ConfigurationError
+from headrace.events.registry import EventType, event_type_of
+from headrace.jobs.schedule import Schedule
+from headrace.providers import Factory
+from headrace.subscribers.contract import Subscription
+from headrace.tasks.contract import Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """What one application declares.
+
+    Args:
+        name: how it is called in messages.
+        tasks: what its workers can do.
+        events: the msgspec types it publishes or accepts, each declared with `@event`.
+        subscriptions: its subscribers and projections.
+        schedules: what its clock fires.
+        providers: a factory for each type that `run.get` and `delivery.get` hand out.
+        controllers: Litestar route handlers and controllers that the API serves too.
+        migrations: the package with its Alembic branch, whose `versions/` holds the migrations.
+
+    """
+
+    name: str
+    tasks: Sequence[Task[Any, Any]] = ()
+    events: Sequence[type[msgspec.Struct]] = ()
+    subscriptions: Sequence[Subscription] = ()
+    schedules: Sequence[Schedule] = ()
+    providers: Mapping[type[Any], Factory] = field(default_factory=dict)
+    controllers: Sequence[ControllerRouterHandler] = ()
+    migrations: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All that the loaded applications declare, by name."""
+
+    applications: tuple[Application, ...]
+    tasks: Mapping[str, Task[Any, Any]]
+    events: Mapping[str, EventType]
+    subscriptions: Mapping[str, Subscription]
+    schedules: Mapping[str, Schedule]
+    providers: Mapping[type[Any], Factory]
+
+    @property
+    def controllers(self) -> list[ControllerRouterHandler]:
+        """The route handlers of all applications."""
+        return [handler for application in self.applications for handler in application.controllers]
+
+    @property
+    def migrations(self) -> tuple[str, ...]:
+        """The migration packages of all applications."""
+        return tuple(application.migrations for application in self.applications if application.migrations)
+
+
+def combine(applications: Sequence[Application]) -> Registry:
+    """Join applications to one registry.
+
+    Raises:
+        ConfigurationError: two declarations share a name, or something refers to what is not declared.
+
+    """
+    events = _by_name(applications, lambda one: map(event_type_of, one.events), lambda event: event.type)
+    tasks = _by_name(applications, lambda one: one.tasks, lambda task: task.name)
+    subscriptions = _by_name(applications, lambda one: one.subscriptions, lambda subscription: subscription.name)
+    schedules = _by_name(applications, lambda one: one.schedules, lambda schedule: schedule.name)
+    for subscription in subscriptions.values():
+        for event in subscription.events:
+            _require(event.type in events, f"the subscription {subscription.name} listens to {event.type}, which no application lists")
+    for schedule in schedules.values():
+        _require(schedule.call.task in tasks, f"the schedule {schedule.name} calls {schedule.call.task}, which no application lists")
+    providers = {kind: make for application in applications for kind, make in application.providers.items()}
+    return Registry(tuple(applications), tasks, events, subscriptions, schedules, providers)
+
+
+def load(names: str) -> list[Application]:
+    """Import the applications named as `module:attribute`, comma-separated.
+
+    Raises:
+        ConfigurationError: a module or attribute is missing, or is not an Application.
+
+    """
+    return [_load_one(name.strip()) for name in names.split(",") if name.strip()]
+
+
+def _load_one(name: str) -> Application:
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute or "application")
+    except (ImportError, AttributeError) as error:
+        message = f"HEADRACE_APPLICATIONS names {name}, which cannot be loaded: {error}"
+        raise ConfigurationError(message) from error
+    if not isinstance(found, Application):
+        message = f"HEADRACE_APPLICATIONS names {name}, which is a {type(found).__name__} and not an Application"
+        raise ConfigurationError(message)
+    return found
+
+
+def _by_name(
+    applications: Sequence[Application], declared: Callable[[Application], Iterable[T]], name_of: Callable[[T], str]
+) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for application in applications:
+        for declaration in declared(application):
+            name = name_of(declaration)
+            _require(name not in found, f"{name} is declared twice, the second time by the application {application.name}")
+            found[name] = declaration
+    return found
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition and what its absence means
+    if not condition:
+        raise ConfigurationError(message)

@@ -1,0 +1,41 @@
+"""Wait for the record at the start of a process.
+
+Owns the patience of a process whose PostgreSQL is not there yet: it waits and goes on, as it does later when PostgreSQL
+restarts. A schema that does not fit ends the process at once: waiting would not mend it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headrace.database.migrate import check_schema
+
+logger = structlog.get_logger(__name__)
+
+_REST_SECONDS = 0.5
+
+
+async def wait_until_ready(engine: AsyncEngine, packages: Sequence[str]) -> None:
+    """Return when PostgreSQL answers and its schema fits this code.
+
+    Raises:
+        SchemaMismatchError: it answers, and its schema does not fit.
+
+    """
+    waiting = False
+    while True:
+        try:
+            await check_schema(engine, packages)
+        except (OSError, DBAPIError, asyncpg.PostgresError) as error:
+            if not waiting:
+                logger.warning("record_away", error=repr(error))
+            waiting = True
+            await asyncio.sleep(_REST_SECONDS)
+        else:
+            return

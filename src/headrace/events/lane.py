@@ -1,0 +1,36 @@
+"""Events in the order of their lane, as the record has them.
+
+Owns the reading of `lane_log`: which event stands at which position. Positions of a lane are dense, so what should be there is
+known without looking; an event that retention has dropped from the log leaves a position without an event.
+Never give a position here: only the relay does.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from headrace.events.model import RecordedEvent
+
+COLUMNS = """e.id, e.type, e.version, e.source, e.source_id, e.subject, placed.lane, placed.position,
+    e.time, e.created_at, e.data::text, e.traceparent"""
+"""What `RecordedEvent` is made of, in its order, from `event_log AS e` and a `placed` with lane, position and event_id."""
+
+_AFTER = f"""
+    SELECT {COLUMNS}
+    FROM (SELECT lane, position, event_id FROM lane_log
+          WHERE lane = $1 AND position > $2 ORDER BY position LIMIT $3) AS placed
+    LEFT JOIN event_log AS e ON e.id = placed.event_id
+    ORDER BY placed.position
+"""  # noqa: S608 - the columns are ours
+
+
+def placed_event(row: asyncpg.Record) -> tuple[int, RecordedEvent | None]:
+    """Return the position of a row of `COLUMNS` and its event, None where retention has dropped it."""
+    return row[7], RecordedEvent(*row) if row[0] is not None else None
+
+
+async def events_after(
+    connection: asyncpg.Connection[asyncpg.Record], lane: int, position: int, *, limit: int
+) -> list[tuple[int, RecordedEvent | None]]:
+    """Return the events of a lane that follow a position, with their positions, at most `limit`."""
+    return [placed_event(row) for row in await connection.fetch(_AFTER, lane, position, limit)]

@@ -1,0 +1,94 @@
+"""Events enter the record here, in the caller's transaction.
+
+Owns the one INSERT into `event_log` and, beside it, the `outbox` pointer that the relay looks for. Both are written by one
+statement, any number of events at a time, in the order given. A rolled-back transaction leaves neither.
+Never write to Redis here: the record decides, the belt carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.clock import new_id, now
+from headrace.errors import InvalidInputError
+from headrace.events.model import NewEvent
+from headrace.events.registry import event_type_of
+from headrace.telemetry.propagation import trace_id_of
+
+MAX_DATA_BYTES = 256 * 1024
+
+_APPEND_ONE = text("""
+    WITH logged AS (
+        INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
+                               trace_id, traceparent)
+        VALUES (:id, :type, :version, :source, :source_id, :subject, :lane, :time, CAST(:data AS jsonb),
+                CAST(:attributes AS jsonb), :trace_id, :traceparent))
+    INSERT INTO outbox (lane, event_id) VALUES (:lane, :id)
+""")
+
+_APPEND_MANY = text("""
+    WITH given AS (
+        SELECT r.value AS e, r.ordinality AS place
+        FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r),
+    logged AS (
+        INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
+                               trace_id, traceparent)
+        SELECT CAST(e ->> 'id' AS uuid), e ->> 'type', CAST(e ->> 'version' AS smallint), e ->> 'source',
+               e ->> 'source_id', e ->> 'subject', CAST(e ->> 'lane' AS smallint),
+               CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', e ->> 'trace_id', e ->> 'traceparent'
+        FROM given)
+    INSERT INTO outbox (lane, event_id)
+    SELECT CAST(e ->> 'lane' AS smallint), CAST(e ->> 'id' AS uuid) FROM given ORDER BY place
+""")
+
+
+def new_event(data: msgspec.Struct) -> NewEvent:
+    """Make the event that a declared value is published as.
+
+    Raises:
+        ConfigurationError: its class was not declared with `@event`.
+        InvalidInputError: it is not JSON, or over 256 KiB.
+
+    """
+    declared = event_type_of(type(data))
+    try:
+        encoded = msgspec.json.encode(data)
+    except (TypeError, ValueError) as error:
+        message = f"the data of {declared.type} cannot be written as JSON: {error}"
+        raise InvalidInputError(message) from error
+    if len(encoded) > MAX_DATA_BYTES:
+        message = f"the data of {declared.type} take {len(encoded)} bytes, more than {MAX_DATA_BYTES}: pass a reference"
+        raise InvalidInputError(message)
+    identity = new_id()
+    return NewEvent(
+        id=identity,
+        type=declared.type,
+        version=declared.version,
+        source=declared.source,
+        source_id=str(identity),
+        subject=declared.subject_of(data),
+        time=now(),
+        data=msgspec.Raw(encoded),
+    )
+
+
+async def append_events(connection: AsyncConnection, events: Sequence[NewEvent], traceparents: Sequence[str]) -> None:
+    """Append events in their order, each with the trace context it was created in; an empty sequence does nothing."""
+    if len(events) == 1:
+        await connection.execute(_APPEND_ONE, _parameters(events[0], traceparents[0]))
+    elif events:
+        rows = [_row(event, traceparent) for event, traceparent in zip(events, traceparents, strict=True)]
+        await connection.execute(_APPEND_MANY, {"rows": msgspec.json.encode(rows).decode()})
+
+
+def _row(event: NewEvent, traceparent: str) -> dict[str, object]:
+    context = {"lane": event.lane, "trace_id": trace_id_of(traceparent), "traceparent": traceparent}
+    return msgspec.structs.asdict(event) | context
+
+
+def _parameters(event: NewEvent, traceparent: str) -> dict[str, object]:
+    texts = {"data": bytes(event.data).decode(), "attributes": bytes(event.attributes).decode()}
+    return _row(event, traceparent) | texts

@@ -1,0 +1,18 @@
+"""How jobs travel on the belt: the names and the entry of a queue's stream.
+
+Owns the key of a queue's stream, its one consumer group and the entry's field. An entry says all that a worker needs, so that
+taking a job costs no further round trip; but it decides nothing: a worker must win the claim in the record first.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "headrace:queue:"
+GROUP: Final = "workers"
+FIELD: Final = b"j"
+
+
+def stream_of(queue: str) -> str:
+    """Return the key of a queue's stream; the braces keep it in one slot of a Redis Cluster."""
+    return f"{PREFIX}{{{queue}}}"

@@ -1,0 +1,56 @@
+"""The values of a job's road: what is released, what a worker holds, how an attempt ended.
+
+Owns `Claim` (also the belt's entry) and `Outcome`, the frozen decision about one attempt. An outcome is decided once, by
+the worker, and recorded elsewhere; it says nothing about who may record it: the fence does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from headrace.database.states import JobState
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt of a job: what the dispatcher puts on the belt and, once the claim is won, what a worker runs."""
+
+    job_id: UUID
+    fence: int
+    attempt: int
+    """The number of the attempt that this claim begins, 1 for the first."""
+    max_attempts: int
+    task: str
+    queue: str
+    args: str
+    """The arguments as JSON text."""
+    traceparent: str
+    created_at: datetime
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why an attempt did not succeed, as one of the job's `errors`."""
+
+    outcome: str
+    """`failed`, `timed_out`, `cancelled` or `rejected`; only the rescuer writes `lost`."""
+    type: str
+    message: str
+    traceback: str
+    trace_id: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an attempt ended and where the job goes from here."""
+
+    job_id: UUID
+    fence: int
+    state: JobState
+    result: str | None = None
+    """The returned value as JSON text."""
+    delay_seconds: float | None = None
+    """How long a job that is tried again waits."""
+    refund: bool = False
+    """Whether the attempt is not counted: it was handed back and not run to its end."""
+    failure: Failure | None = None

@@ -1,0 +1,75 @@
+"""Outcomes enter the record: many attempts in one statement, each under its fence.
+
+Owns the settling of attempts. An outcome whose fence is not the job's any more (another worker has taken the job over, or
+it was settled before) changes nothing. Attempts that did not succeed are written beside the job in the same statement.
+Never settle by the job's id alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from headrace.errors import FencedError
+from headrace.jobs.model import Outcome
+from headrace.transaction import Transaction
+
+_SETTLE = """
+    WITH given AS (
+        SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::float8[], $6::integer[])
+            AS o(id, fence, state, result, delay_seconds, refund)),
+    settled AS (
+        UPDATE jobs SET
+            state = CAST(o.state AS job_state),
+            result = CAST(o.result AS jsonb),
+            run_at = CASE WHEN o.delay_seconds IS NULL THEN jobs.run_at
+                          ELSE clock_timestamp() + make_interval(secs => o.delay_seconds) END,
+            attempt = jobs.attempt - o.refund,
+            finished_at = CASE WHEN o.state IN ('succeeded', 'dead', 'cancelled') THEN clock_timestamp() END
+        FROM given o
+        WHERE jobs.id = o.id AND jobs.fence = o.fence AND jobs.state = 'running'
+        RETURNING jobs.id, jobs.attempt + o.refund AS attempt, jobs.fence, jobs.started_at, jobs.worker_id),
+    failed AS (
+        INSERT INTO job_attempts (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
+        SELECT s.id, s.attempt, s.fence, s.started_at, clock_timestamp(), f.outcome, f.type, f.message, f.traceback,
+               f.trace_id, s.worker_id
+        FROM jsonb_to_recordset($7::jsonb)
+            AS f(id uuid, outcome text, type text, message text, traceback text, trace_id text)
+        JOIN settled s ON s.id = f.id)
+    SELECT id FROM settled
+"""
+
+
+async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome]) -> set[UUID]:
+    """Record outcomes and return the ids of the jobs that were settled by them; the others were fenced off."""
+    failures = [
+        {"id": outcome.job_id} | msgspec.structs.asdict(outcome.failure) for outcome in outcomes if outcome.failure
+    ]
+    rows = await connection.fetch(
+        _SETTLE,
+        [outcome.job_id for outcome in outcomes],
+        [outcome.fence for outcome in outcomes],
+        [outcome.state.value for outcome in outcomes],
+        [outcome.result for outcome in outcomes],
+        [outcome.delay_seconds for outcome in outcomes],
+        [int(outcome.refund) for outcome in outcomes],
+        msgspec.json.encode(failures).decode(),
+    )
+    return {row["id"] for row in rows}
+
+
+async def settle_within(tx: Transaction, outcome: Outcome) -> None:
+    """Record one outcome in the attempt's own transaction, so that its effects commit with it or not at all.
+
+    Raises:
+        FencedError: the job belongs to another attempt by now: the transaction must roll back.
+
+    """
+    raw = await tx.connection.get_raw_connection()
+    driver = raw.driver_connection
+    if driver is None or not await settle(driver, [outcome]):
+        message = f"the job {outcome.job_id} was taken over: the effects of this attempt are rolled back"
+        raise FencedError(message)

@@ -1,0 +1,58 @@
+"""The composition root: how settings become the parts of a process.
+
+Owns the wiring, and nothing else: which applications are loaded, and what each process is given. Every part gets what it
+needs by constructor arguments from here. Never look anything up from inside a station.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from headrace import diagnostics
+from headrace.application import Registry, combine, load
+from headrace.database.ready import wait_until_ready
+from headrace.database.record import Record, open_record
+from headrace.settings import Settings
+from headrace.subscribers import redelivery
+from headrace.tasks.broker import RecordBroker
+from headrace.tasks.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a process that is not a worker has in its hands."""
+
+    settings: Settings
+    registry: Registry
+    record: Record
+    broker: RecordBroker
+
+
+def build_registry(settings: Settings) -> Registry:
+    """Load the applications that the settings name, and the bundled diagnostics."""
+    return combine([diagnostics.application, *load(settings.applications)])
+
+
+def build_broker(settings: Settings, registry: Registry) -> RecordBroker:
+    """Make the broker that the tasks of a registry are sent through and run by."""
+    worker = Worker(settings, registry.tasks, providers=registry.providers, migrations=registry.migrations)
+    return RecordBroker(settings, registry.tasks, worker)
+
+
+def broker_from_environment() -> RecordBroker:
+    """Make the broker of a worker process."""
+    settings = Settings.from_environment(os.environ)
+    return build_broker(settings, build_registry(settings))
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, registry: Registry) -> AsyncIterator[Resources]:
+    """Open the record, wait until it fits, and bind the tasks to it."""
+    async with open_record(settings) as record:
+        await wait_until_ready(record.engine, registry.migrations)
+        broker = build_broker(settings, registry)
+        broker.bind(record)
+        yield Resources(settings, registry, record, broker)

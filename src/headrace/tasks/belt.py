@@ -1,0 +1,219 @@
+"""The worker's end of the belt: read released jobs, claim them, acknowledge what is settled.
+
+Owns the reading of queue streams. It reads no more than can start now, claims what it read in one statement, and hands on the
+won claims. The belt may be emptied, restarted or replaced under it: groups are made again, and what was lost is released
+again by the dispatcher. Reads run on a connection of their own and are never cancelled: a cancelled read strands its entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from headrace.jobs.belt import FIELD, GROUP, stream_of
+from headrace.jobs.claim import claim, return_queued
+from headrace.jobs.model import Claim
+from headrace.loops import Stop
+
+logger = structlog.get_logger(__name__)
+
+_BLOCK_MILLISECONDS = 500
+_MAX_READ = 100
+_REST_SECONDS = 0.2
+_DECODER = msgspec.msgpack.Decoder(Claim)
+_ENCODER = msgspec.msgpack.Encoder()
+_DEAD_BELT = (RedisError, OSError)
+
+
+def entry_of(released: Claim) -> bytes:
+    """Return the belt's entry for a released job."""
+    return _ENCODER.encode(released)
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A won claim and where its entry lies."""
+
+    claim: Claim
+    stream: bytes
+    entry_id: bytes
+
+
+class Belt:
+    """Reads and claims for one worker; `deliveries` yields what it may run."""
+
+    def __init__(self, redis_url: str, database_url: str, *, worker_id: UUID, slots: int) -> None:
+        self._reader: Redis = Redis.from_url(redis_url, socket_timeout=None, protocol=2, max_connections=1)
+        self._writer: Redis = Redis.from_url(redis_url, protocol=2)
+        self._database_url = database_url
+        self._worker_id = worker_id
+        self._consumer = str(worker_id)
+        self._free = slots
+        self._freed = asyncio.Event()
+        self._won: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._unclaimed: list[tuple[bytes, bytes, Claim]] = []
+        self._settled: list[tuple[bytes, bytes]] = []
+        self._to_acknowledge = asyncio.Event()
+        self._queues: list[str] = []
+        self._grouped: set[str] = set()
+        self._stop = Stop()
+
+    def serve(self, queues: Iterable[str]) -> None:
+        """Read these queues from the next read on."""
+        self._queues = sorted(queues)
+
+    async def next(self) -> Delivery:
+        """Wait for the next job that this worker has won."""
+        return await self._won.get()
+
+    def done(self, delivery: Delivery) -> None:
+        """Say that a delivery is settled: its slot is free, its entry goes away with the next acknowledgement."""
+        self._acknowledge_later(delivery.stream, delivery.entry_id)
+        self._free += 1
+        self._freed.set()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stop.set()
+        self._freed.set()
+
+    def unstarted(self) -> list[Claim]:
+        """Take away the claims that were won and not fetched with `next`."""
+        return [self._won.get_nowait().claim for _ in range(self._won.qsize())]
+
+    async def read(self) -> None:
+        """Read and claim until stopped, whatever happens to either store; then give back what was read and not claimed."""
+        while not self._stop.is_set():
+            try:
+                async with _connected(self._database_url) as connection:
+                    await self._read_and_claim(connection)
+            except (*_DEAD_BELT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logger.warning("belt_waits", error=repr(error))
+                self._grouped.clear()
+                await self._stop.wait(_REST_SECONDS)
+
+    async def acknowledge(self) -> None:
+        """Acknowledge settled entries, many in one round trip, until cancelled."""
+        while True:
+            await self._to_acknowledge.wait()
+            self._to_acknowledge.clear()
+            settled, self._settled = self._settled, []
+            try:
+                await self._remove(settled)
+            except _DEAD_BELT as error:
+                logger.debug("acknowledgement_dropped", error=repr(error))  # the dispatcher's upkeep takes them away
+                await asyncio.sleep(_REST_SECONDS)
+
+    async def close(self) -> None:
+        """Send the last acknowledgements and close the connections."""
+        try:
+            if self._settled:
+                await self._remove(self._settled)
+        except _DEAD_BELT as error:
+            logger.debug("acknowledgement_dropped", error=repr(error))
+        await self._reader.aclose()
+        await self._writer.aclose()
+
+    async def _read_and_claim(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        while not self._stop.is_set():
+            if self._free <= 0:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
+            if not self._unclaimed:
+                self._unclaimed = await self._fetch(min(self._free, _MAX_READ))
+            if self._unclaimed and not self._stop.is_set():
+                await self._claim(connection)
+        if self._unclaimed:
+            await return_queued(connection, [released for _, _, released in self._unclaimed])
+
+    async def _claim(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        taken = self._unclaimed[: self._free]
+        won = {one.job_id: one for one in await claim(connection, [entry[2] for entry in taken], self._worker_id)}
+        self._unclaimed = self._unclaimed[len(taken) :]
+        for stream, entry_id, released in taken:
+            if won.pop(released.job_id, None) is None:
+                self._acknowledge_later(stream, entry_id)
+                continue
+            self._free -= 1
+            self._won.put_nowait(Delivery(released, stream, entry_id))
+
+    async def _fetch(self, count: int) -> list[tuple[bytes, bytes, Claim]]:
+        if not self._queues:
+            await self._stop.wait(_REST_SECONDS)
+            return []
+        await self._ensure_groups()
+        streams = {stream_of(queue): ">" for queue in self._queues}
+        each = max(1, count // len(streams))
+        try:
+            answer = await self._reader.xreadgroup(
+                GROUP, self._consumer, streams, count=each, block=_BLOCK_MILLISECONDS
+            )
+        except ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED", "WRONGTYPE")):
+                raise
+            self._grouped.clear()
+            return []
+        read = [(stream, entry_id, fields) for stream, entries in answer for entry_id, fields in entries]
+        return [entry for entry in map(self._decoded, read) if entry is not None]
+
+    def _decoded(self, read: tuple[bytes, bytes, dict[bytes, bytes]]) -> tuple[bytes, bytes, Claim] | None:
+        stream, entry_id, fields = read
+        try:
+            return stream, entry_id, _DECODER.decode(fields[FIELD])
+        except (KeyError, msgspec.DecodeError) as error:
+            # Somebody else's entry, or another version's: the job, if it is one, is released again from the record.
+            logger.warning("entry_not_readable", stream=stream.decode(), entry=entry_id.decode(), error=str(error))
+            self._acknowledge_later(stream, entry_id)
+            return None
+
+    async def _ensure_groups(self) -> None:
+        for queue in self._queues:
+            if queue not in self._grouped:
+                await ensure_group(self._writer, queue)
+                self._grouped.add(queue)
+
+    def _acknowledge_later(self, stream: bytes, entry_id: bytes) -> None:
+        self._settled.append((stream, entry_id))
+        self._to_acknowledge.set()
+
+    async def _remove(self, entries: list[tuple[bytes, bytes]]) -> None:
+        by_stream: dict[bytes, list[bytes]] = {}
+        for stream, entry_id in entries:
+            by_stream.setdefault(stream, []).append(entry_id)
+        async with self._writer.pipeline(transaction=False) as pipeline:
+            for stream, ids in by_stream.items():
+                pipeline.xack(stream, GROUP, *ids)
+                pipeline.xdel(stream, *ids)
+            await pipeline.execute(raise_on_error=False)
+
+
+async def ensure_group(redis: Redis, queue: str) -> None:
+    """Make the group of a queue's stream, from the stream's beginning; mend a key of the wrong type."""
+    stream = stream_of(queue)
+    try:
+        await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+    except ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            logger.warning("wrong_type_replaced", key=stream)
+            await redis.delete(stream)
+            await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+        elif not str(error).startswith("BUSYGROUP"):
+            raise
+
+
+@asynccontextmanager
+async def _connected(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    connection = await asyncpg.connect(database_url, timeout=5)
+    try:
+        yield connection
+    finally:
+        connection.terminate()

@@ -1,0 +1,192 @@
+"""What a task is: a typed coroutine function, its name, its queue, and what happens when it fails.
+
+Owns the decorator `task` and the value `Task`, which is Taskiq's decorated task: `await greet.kiq("Ada")` is checked by mypy
+against the function's signature and, through the broker it is bound to, goes through the record. `greet.call("Ada")` builds
+the same call for a transaction. Declaring a task registers nothing: an `Application` lists its tasks.
+The first parameter of the function is always the `Run`; arguments are JSON, decoded into the annotated types by msgspec.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
+
+import msgspec
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq.decor import AsyncTaskiqDecoratedTask
+
+from headrace.errors import ConfigurationError, InvalidInputError
+from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options
+from headrace.jobs.retry import Retry
+from headrace.tasks.run import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PARAMETER_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class UnboundBroker(AsyncBroker):
+    """The broker of a task whose application has not been loaded: refuses with the mend."""
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Refuse to send."""
+        error = (
+            f"the task {message.task_name} is not bound to a running Headrace: list it in an Application that "
+            "HEADRACE_APPLICATIONS names, or enqueue it in a transaction with tx.enqueue"
+        )
+        raise ConfigurationError(error)
+
+    def listen(self) -> AsyncGenerator[bytes | AckableMessage, None]:
+        """Refuse to listen."""
+        error = "tasks are received by `taskiq worker workers.tasks:broker`"
+        raise ConfigurationError(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a task declares about its runs."""
+
+    queue: str = DEFAULT_QUEUE
+    priority: int = DEFAULT_PRIORITY
+    retry: Retry = Retry()  # noqa: RUF009 - a frozen value
+    timeout_seconds: float | None = 300.0
+
+
+class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
+    """A declared task. Make it with `task`."""
+
+    def __init__(  # noqa: D107 - see `task`
+        self, name: str, function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]], policy: Policy
+    ) -> None:
+        # Taskiq's own __init__ renames the function and plants it in its module, for process pools; not wanted here.
+        hints = get_type_hints(function, include_extras=True)
+        self.broker: AsyncBroker = UnboundBroker()
+        self.task_name = name
+        self.original_func = cast("Callable[P, Coroutine[Any, Any, R]]", function)
+        self.labels: dict[str, Any] = {}
+        self.return_type = hints.get("return")
+        self.name = name
+        self.function = function
+        self.policy = policy
+        self.description = inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
+        self.signature = _signature_without_run(name, function)
+        self.args_type = _args_type(name, self.signature, hints)
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
+        """Build the call of this task with these arguments, to be enqueued later or elsewhere."""
+        return self.call_with(Options(), args, kwargs)
+
+    def call_with(self, options: Options, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Call:
+        """Build a call from arguments as Python passes them.
+
+        Raises:
+            InvalidInputError: the arguments do not fit the signature, or are not JSON, or over 256 KiB.
+
+        """
+        try:
+            encoded = msgspec.json.encode(self.signature.bind(*args, **kwargs).arguments)
+        except (TypeError, ValueError) as error:
+            message = f"the arguments of {self.name} do not fit: {error}"
+            raise InvalidInputError(message) from error
+        return self.call_encoded(msgspec.Raw(encoded), options)
+
+    def call_encoded(self, args: msgspec.Raw, options: Options) -> Call:
+        """Build a call from arguments that are JSON already, and checked."""
+        if len(bytes(args)) > MAX_ARGS_BYTES:
+            message = f"the arguments of {self.name} take {len(bytes(args))} bytes, more than {MAX_ARGS_BYTES}: pass a reference"
+            raise InvalidInputError(message)
+        return Call(
+            task=self.name,
+            args=args,
+            queue=options.queue or self.policy.queue,
+            priority=self.policy.priority if options.priority is None else options.priority,
+            max_attempts=options.max_attempts or self.policy.retry.max_attempts,
+            delay_seconds=options.delay_seconds,
+            run_at=options.run_at,
+            expires_at=options.expires_at,
+            unique_key=options.unique_key,
+            concurrency_key=options.concurrency_key,
+            tags=options.tags,
+        )
+
+    def options(self, options: Options) -> TaskWithOptions[P]:
+        """Return this task with other options, to be enqueued in a transaction."""
+        return TaskWithOptions(self, options)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWithOptions(Generic[P]):
+    """A task and how one call of it departs from its defaults."""
+
+    task: Task[P, Any]
+    chosen: Options
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
+        """Build the call for these arguments."""
+        return self.task.call_with(self.chosen, args, kwargs)
+
+
+def task(
+    name: str,
+    *,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_PRIORITY,
+    retry: Retry | None = None,
+    timeout_seconds: float | None = 300.0,
+) -> Callable[[Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]], Task[P, R]]:
+    """Declare a task.
+
+    Args:
+        name: the stable name on record, such as `shop.greet`; never derived from the module, so that code can move.
+        queue: where its jobs wait unless a call says otherwise.
+        priority: 0 to 9, 9 first.
+        retry: when a failed attempt is tried again; 10 attempts with exponential backoff where not given.
+        timeout_seconds: how long one attempt may take; None for no bound.
+
+    Raises:
+        ConfigurationError: the function is not a coroutine function, or its first parameter is not the run.
+
+    Example:
+        >>> @task("shop.greet", queue="mail")
+        ... async def greet(run: Run, name: str) -> str:
+        ...     return f"Good morning, {name}"
+
+    """
+    policy = Policy(queue=queue, priority=priority, retry=retry or Retry(), timeout_seconds=timeout_seconds)
+
+    def declare(function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]) -> Task[P, R]:
+        if not inspect.iscoroutinefunction(function):
+            message = f"the task {name} must be declared with `async def`"
+            raise ConfigurationError(message)
+        return Task(name, function, policy)
+
+    return declare
+
+
+def _signature_without_run(name: str, function: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if not parameters:
+        message = f"the task {name} needs the run as its first parameter: async def {function.__name__}(run: Run, …)"
+        raise ConfigurationError(message)
+    for parameter in parameters[1:]:
+        if parameter.kind not in _PARAMETER_KINDS:
+            message = f"the task {name} has the parameter {parameter}: arguments are passed by name, one by one"
+            raise ConfigurationError(message)
+    return signature.replace(parameters=parameters[1:])
+
+
+def _args_type(name: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> type[msgspec.Struct]:
+    """Make the msgspec type that the JSON object of arguments must fit."""
+    fields: list[Any] = []
+    for parameter in signature.parameters.values():
+        if parameter.name not in hints:
+            message = f"the task {name} must annotate its parameter {parameter.name}"
+            raise ConfigurationError(message)
+        default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
+        fields.append((parameter.name, hints[parameter.name], default))
+    title = "".join(part.title() for part in name.replace("_", ".").replace("-", ".").split("."))
+    return msgspec.defstruct(f"{title}Args", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)

@@ -1,0 +1,86 @@
+"""Group commit of outcomes: what several runs decide at about the same time is one statement.
+
+Owns the connection on which outcomes are recorded. While one batch is on its way, the next one gathers; nobody waits for a
+timer. With PostgreSQL away, outcomes wait here and are recorded when it is back, unless the fence has gone to others.
+An outcome that PostgreSQL refuses to store does not hold up the batch it came in: it is recorded as dead by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from headrace.database.states import JobState
+from headrace.jobs.model import Failure, Outcome
+from headrace.jobs.settle import settle
+
+logger = structlog.get_logger(__name__)
+
+_MAX_BATCH = 500
+_REST_SECONDS = 0.25
+
+
+class Settler:
+    """Records outcomes; `run` must be running for `settle` to return."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._waiting: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
+        self._wanted = asyncio.Event()
+
+    async def settle(self, outcome: Outcome) -> bool:
+        """Record an outcome and return whether it counted; False when the fence was lost."""
+        settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, settled))
+        self._wanted.set()
+        return await settled
+
+    async def run(self) -> None:
+        """Record what comes in until cancelled; a lost connection is made anew."""
+        while True:
+            try:
+                connection = await asyncpg.connect(self._database_url, timeout=5)
+                try:
+                    await self._record_batches(connection)
+                finally:
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                logger.warning("settling_waits", error=repr(error), waiting=len(self._waiting))
+                await asyncio.sleep(_REST_SECONDS)
+
+    async def _record_batches(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        while True:
+            await self._wanted.wait()
+            batch = [self._waiting[place] for place in range(min(len(self._waiting), _MAX_BATCH))]
+            settled = await _settle_all(connection, [outcome for outcome, _ in batch])
+            for outcome, future in batch:
+                self._waiting.popleft()
+                if not future.done():
+                    future.set_result(outcome.job_id in settled)
+            if not self._waiting:
+                self._wanted.clear()
+
+
+async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome]) -> set[UUID]:
+    try:
+        return await settle(connection, outcomes)
+    except asyncpg.DataError as error:
+        if len(outcomes) == 1:
+            logger.warning("outcome_not_storable", job_id=str(outcomes[0].job_id), error=str(error))
+            return await settle(connection, [_unstorable(outcomes[0], error)])
+        return {job_id for outcome in outcomes for job_id in await _settle_all(connection, [outcome])}
+
+
+def _unstorable(outcome: Outcome, error: asyncpg.DataError) -> Outcome:
+    failure = Failure(
+        outcome="rejected",
+        type=type(error).__qualname__,
+        message="PostgreSQL cannot store what this attempt returned or raised",
+        traceback=str(error),
+        trace_id=outcome.failure.trace_id if outcome.failure else "",
+    )
+    return Outcome(outcome.job_id, outcome.fence, JobState.DEAD, failure=failure)

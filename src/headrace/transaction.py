@@ -1,0 +1,89 @@
+"""The one transaction: domain rows, jobs and events commit together, or none of them does.
+
+Owns the only place that commits. `enqueue` and `publish` write rows on the caller's connection; after the commit the bell is
+rung, so that the relay works at once. A rolled-back transaction leaves no job, no event and no domain row.
+Never hand a Transaction to another task or keep it after the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import ParamSpec
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.clock import new_id
+from headrace.database.record import Bell, Record
+from headrace.events.log import append_events, new_event
+from headrace.events.model import NewEvent
+from headrace.jobs.call import Call, Enqueueable
+from headrace.jobs.insert import insert_jobs
+from headrace.telemetry.spans import create, enqueue, enqueued
+
+P = ParamSpec("P")
+
+
+class Transaction:
+    """An open transaction. Get one from `transaction`, `run.begin()` or `delivery.begin()`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        """SQLAlchemy's connection, for the application's own statements."""
+        self.bells: set[Bell] = set()
+        """What is to be rung after the commit."""
+
+    async def enqueue(self, task: Enqueueable[P], *args: P.args, **kwargs: P.kwargs) -> UUID:
+        """Enqueue a task with its arguments and return the job's id.
+
+        Raises:
+            InvalidInputError: the arguments do not fit the task.
+
+        """
+        return (await self.enqueue_calls([task.call(*args, **kwargs)]))[0]
+
+    async def enqueue_calls(self, calls: Sequence[Call], *, ids: Sequence[UUID] | None = None) -> list[UUID]:
+        """Enqueue calls that were built before, in one statement; return the jobs' ids in the same order."""
+        if not calls:
+            return []
+        self.bells.add(Bell.JOBS)
+        given = list(ids) if ids is not None else [new_id() for _ in calls]
+        first = calls[0]
+        span = enqueue(first.queue, given[0], task=first.task) if len(calls) == 1 else enqueue_many(first.queue, len(calls))
+        with span as scope:
+            return await insert_jobs(self.connection, calls, scope.traceparent, ids=given)
+
+    async def publish(self, data: msgspec.Struct) -> UUID:
+        """Publish an event that was declared with `@event` and return its id."""
+        return (await self.publish_events([new_event(data)]))[0]
+
+    async def publish_events(self, events: Sequence[NewEvent]) -> list[UUID]:
+        """Publish events that were built before, in one statement and in their order; return their ids."""
+        if not events:
+            return []
+        self.bells.add(Bell.EVENTS)
+        contexts = []
+        for event in events:
+            with create(event.type, event.id, source=event.source, subject=event.subject) as scope:
+                contexts.append(scope.traceparent)
+        await append_events(self.connection, events, contexts)
+        return [event.id for event in events]
+
+
+@asynccontextmanager
+async def transaction(record: Record) -> AsyncIterator[Transaction]:
+    """Open a transaction that commits when the block ends well and rolls back when it raises.
+
+    Example:
+        >>> async with transaction(record) as tx:
+        ...     await tx.connection.execute(update(orders).where(orders.c.id == order_id).values(status="confirmed"))
+        ...     await tx.publish(OrderConfirmed(order_id=order_id))
+
+    """
+    async with record.engine.begin() as connection:
+        tx = Transaction(connection)
+        yield tx
+    for bell in tx.bells:
+        record.wakeup.ring(bell)
