@@ -1,11 +1,11 @@
 """Signatures of HTTP calls, as Standard Webhooks 1.0 has them.
 
-Owns the making and checking of the three headers `webhook-id`, `webhook-timestamp` and `webhook-signature`: HMAC-SHA256
-over `id.timestamp.body` with the bytes behind `whsec_`, in base64, after `v1,`. Several signatures may stand in one header,
-separated by spaces, while a secret is being rotated.
-A call that is not signed rightly, or too long ago, is refused without saying which part was wrong.
-Never compare signatures with `==`: the time it takes tells how much of them fits.
-Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+Owns the making and checking of the three headers `webhook-id`, `webhook-timestamp` and `webhook-signature`:
+HMAC-SHA256 over `id.timestamp.body` with the bytes behind `whsec_`, in base64, after `v1,`. Several signatures may
+stand in one header, separated by spaces, while a secret is being rotated. A call that is not signed rightly, or too
+long ago, is refused without saying which part was wrong. Never compare signatures with `==`: the time it takes tells
+how much of them fits. Source:
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
 from __future__ import annotations
