@@ -29,6 +29,7 @@ class OrderCreated(msgspec.Struct, frozen=True, kw_only=True):
 
     order_id: UUID
     actor: str
+    created_at: datetime
     customer_email: str
     currency: str
     items: tuple[OrderItem, ...]

@@ -75,6 +75,7 @@ async def place(tx: Transaction, draft: OrderDraft, *, actor: str) -> Order:
     created = OrderCreated(
         order_id=order.id,
         actor=actor,
+        created_at=order.created_at,
         customer_email=order.customer_email,
         currency=order.currency,
         items=order.items,

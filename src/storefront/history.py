@@ -1,0 +1,92 @@
+"""What an order was at any time: its events, folded.
+
+Owns the pure function `fold`: events in, state out, nothing else read. What the events tell is enough to rebuild an
+order as its row has it. A failure leaves no event, so of what follows from an order the state knows `pending` and
+`ready`. An event that cannot be (a confirmation of what was never created, a second one) changes nothing: anybody with
+the right to publish may have put it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from headrace.events.registry import event_type_of
+from storefront.events import (
+    EVENTS,
+    ConfirmationMailed,
+    OrderConfirmed,
+    OrderCreated,
+    OrderInvoiced,
+    OrderItem,
+    ShipmentRequested,
+)
+from storefront.fulfilment import NOTHING_YET, Fulfilment, Progress
+from storefront.orders import Status
+
+Act = OrderCreated | OrderConfirmed | OrderInvoiced | ConfirmationMailed | ShipmentRequested
+
+_KINDS: dict[str, type[Act]] = {event_type_of(kind).type: kind for kind in EVENTS}
+
+
+class OrderState(msgspec.Struct, frozen=True, kw_only=True):
+    """An order as its events tell it."""
+
+    id: UUID
+    status: Status
+    customer_email: str
+    currency: str
+    items: tuple[OrderItem, ...]
+    total_cents: int
+    created_at: datetime
+    confirmed_at: datetime | None = None
+    fulfilment: Fulfilment = NOTHING_YET
+
+
+def fold(acts: Iterable[Act]) -> OrderState | None:
+    """Return the state that these events of one order lead to, None where it was not created yet."""
+    state: OrderState | None = None
+    for act in acts:
+        state = _created(act, state) if isinstance(act, OrderCreated) else state and _after(state, act)
+    return state
+
+
+def read(event_type: str, data: bytes | str) -> Act | None:
+    """Return the event of the storefront that a record holds, None where it is none of them or cannot be read."""
+    kind = _KINDS.get(event_type)
+    try:
+        return msgspec.json.decode(data, type=kind) if kind else None
+    except msgspec.DecodeError:
+        return None
+
+
+def _created(act: OrderCreated, state: OrderState | None) -> OrderState:
+    return state or OrderState(
+        id=act.order_id,
+        status=Status.DRAFT,
+        customer_email=act.customer_email,
+        currency=act.currency,
+        items=act.items,
+        total_cents=act.total_cents,
+        created_at=act.created_at,
+    )
+
+
+def _after(
+    state: OrderState, act: OrderConfirmed | OrderInvoiced | ConfirmationMailed | ShipmentRequested
+) -> OrderState:
+    match act:
+        case OrderConfirmed():
+            first = state.status is Status.DRAFT
+            confirmed_at = act.confirmed_at if first else state.confirmed_at
+            return msgspec.structs.replace(state, status=Status.CONFIRMED, confirmed_at=confirmed_at)
+        case OrderInvoiced():
+            done = msgspec.structs.replace(state.fulfilment, invoice=Progress.READY)
+        case ConfirmationMailed():
+            done = msgspec.structs.replace(state.fulfilment, confirmation_mail=Progress.READY)
+        case ShipmentRequested():
+            done = msgspec.structs.replace(state.fulfilment, warehouse=Progress.READY)
+    return msgspec.structs.replace(state, fulfilment=done)

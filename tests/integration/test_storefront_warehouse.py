@@ -1,0 +1,154 @@
+"""The call to the warehouse, answered by a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import msgspec
+import pytest
+from standardwebhooks import Webhook
+
+from headrace.settings import Settings
+from headrace.stack.ports import free_port
+from storefront.warehouse import (
+    Parcel,
+    Receipt,
+    Shipment,
+    WarehouseAwayError,
+    WarehouseRefusedError,
+    open_warehouse,
+)
+
+SECRET = "whsec_aGVhZHJhY2UtdGVzdC1zZWNyZXQtMTIzNDU2"  # noqa: S105 - a secret of this test
+SHIPMENT = Shipment(
+    order_id="01939c2e-7f00-7000-8000-0123456789ab",
+    customer_email="ada@example.com",
+    confirmed_at=datetime(2026, 11, 20, 12, tzinfo=UTC),
+    items=(Parcel("MUG", 2),),
+)
+
+
+class Depot(ThreadingHTTPServer):
+    """A warehouse: keeps what it is told, and answers as it is told."""
+
+    def __init__(self) -> None:
+        """Listen on a free port."""
+        super().__init__(("127.0.0.1", 0), Counter)
+        self.status = 200
+        self.answer = b'{"reference": "W-1"}'
+        self.location: str | None = None
+        self.calls: list[tuple[dict[str, str], bytes]] = []
+
+
+class Counter(BaseHTTPRequestHandler):
+    """The depot's front desk."""
+
+    server: Depot
+
+    def do_POST(self) -> None:
+        """Take a call."""
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(self.server.status)
+        if self.server.location:
+            self.send_header("location", self.server.location)
+        self.end_headers()
+        self.wfile.write(self.server.answer)
+
+    def log_message(self, format: str, *_arguments: object) -> None:  # noqa: A002 - http.server's name
+        """Be silent."""
+
+
+@pytest.fixture
+def depot() -> Iterator[Depot]:
+    """A running warehouse."""
+    server = Depot()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def settings_of(port: int) -> Settings:
+    """Return the settings that name a warehouse on this port."""
+    return Settings(warehouse_url=f"http://127.0.0.1:{port}/orders", warehouse_secret=SECRET)
+
+
+async def call(port: int, key: str = "job-1") -> Receipt:
+    """Ask the warehouse on this port for a shipment."""
+    async with open_warehouse(settings_of(port)) as warehouse:
+        return await warehouse.request_shipment(SHIPMENT, key=key)
+
+
+async def test_call_is_signed_and_whole_when_the_warehouse_takes_it(depot: Depot) -> None:
+    """The reference implementation of Standard Webhooks accepts it, and the body says what to ship."""
+    receipt = await call(depot.server_port)
+
+    ((headers, body),) = depot.calls
+    Webhook(SECRET).verify(body, headers)
+    assert msgspec.json.decode(body, type=Shipment) == SHIPMENT
+    assert headers["idempotency-key"] == headers["webhook-id"] == "job-1"
+    assert headers["content-type"] == "application/json"
+    assert "traceparent" not in headers
+    assert receipt == Receipt(200, "W-1")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "reference"),
+    [
+        (202, b'{"receipt": 17}', "17"),
+        (204, b"", ""),
+        (200, b"thanks", ""),
+        (201, b'{"id": "' + b"x" * 999 + b'"}', "x" * 200),
+        (200, b'"\xff"', ""),
+        (200, b"9" * 200_000, ""),
+    ],
+)
+async def test_receipt_is_given_when_the_answer_is_any_2xx(
+    depot: Depot, status: int, answer: bytes, reference: str
+) -> None:
+    """Whatever the body is, the warehouse has taken the order."""
+    depot.status, depot.answer = status, answer
+
+    receipt = await call(depot.server_port)
+
+    assert receipt == Receipt(status, reference)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+async def test_call_is_worth_another_attempt_when_the_warehouse_has_trouble(depot: Depot, status: int) -> None:
+    """Passing faults are not final."""
+    depot.status = status
+
+    with pytest.raises(WarehouseAwayError, match=str(status)):
+        await call(depot.server_port)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 410, 422])
+async def test_call_is_final_when_the_warehouse_refuses(depot: Depot, status: int) -> None:
+    """A refusal will be the same next time."""
+    depot.status = status
+
+    with pytest.raises(WarehouseRefusedError, match=str(status)):
+        await call(depot.server_port)
+
+
+async def test_redirect_is_not_followed_when_the_warehouse_sends_one(depot: Depot) -> None:
+    """Nobody can lead the signed call elsewhere."""
+    depot.status, depot.location = 307, f"http://127.0.0.1:{depot.server_port}/elsewhere"
+
+    with pytest.raises(WarehouseRefusedError, match="307"):
+        await call(depot.server_port)
+
+    assert len(depot.calls) == 1
+
+
+async def test_call_is_worth_another_attempt_when_nobody_listens() -> None:
+    """A warehouse that is away may come back."""
+    with pytest.raises(WarehouseAwayError):
+        await call(free_port())
