@@ -83,7 +83,7 @@ def running(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process = subprocess.Popen(  # noqa: S603 - our own binaries, with arguments of ours
             program.argv(),
             env=dict(program.environment),
-            cwd="/",
+            cwd=program.working_directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
