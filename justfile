@@ -18,7 +18,7 @@ check:
     ruff format --check .
     mypy
     lint-imports
-    python -m pytest tests/unit/test_docs_links.py
+    python -m pytest tests/unit/test_docs_pages.py
 
 # Mend what the linter and the formatter can mend
 fmt:
