@@ -94,13 +94,13 @@ def combine(applications: Sequence[Application]) -> Registry:
 
 
 def load(names: str) -> list[Application]:
-    """Import the applications named as `module:attribute`, comma-separated.
+    """Import the applications named as `module:attribute`, comma-separated; `none` names no application.
 
     Raises:
         ConfigurationError: a module or attribute is missing, or is not an Application.
 
     """
-    return [_load_one(name.strip()) for name in names.split(",") if name.strip()]
+    return [] if names == "none" else [_load_one(name.strip()) for name in names.split(",")]
 
 
 def _load_one(name: str) -> Application:

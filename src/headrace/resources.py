@@ -16,7 +16,6 @@ from headrace.application import Registry, combine, load
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.settings import Settings
-from headrace.subscribers import redelivery
 from headrace.tasks.broker import RecordBroker
 from headrace.tasks.worker import Worker
 

@@ -30,7 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     redis_url: Annotated[str, _meaning("Redis or Valkey, as redis://host:port/0")] = "redis://127.0.0.1:6379/0"
     api_key: Annotated[str | None, _meaning("an API key of full scope, valid from start-up")] = None
-    applications: Annotated[str, _meaning("the applications to run, as module:attribute, comma-separated")] = (
+    applications: Annotated[str, _meaning("the applications to run, as module:attribute, comma-separated; or none")] = (
         "storefront.application:application"
     )
     host: Annotated[str, _meaning("the address that the API listens on")] = "127.0.0.1"

@@ -49,11 +49,11 @@ class Transaction:
         if not calls:
             return []
         self.bells.add(Bell.JOBS)
-        given = list(ids) if ids is not None else [new_id() for _ in calls]
-        first = calls[0]
-        span = enqueue(first.queue, given[0], task=first.task) if len(calls) == 1 else enqueue_many(first.queue, len(calls))
-        with span as scope:
-            return await insert_jobs(self.connection, calls, scope.traceparent, ids=given)
+        given = ids if ids is not None else [new_id() for _ in calls]
+        with enqueue(calls) as scope:
+            job_ids = await insert_jobs(self.connection, calls, scope.traceparent, ids=given)
+            enqueued(scope, job_ids)
+        return job_ids
 
     async def publish(self, data: msgspec.Struct) -> UUID:
         """Publish an event that was declared with `@event` and return its id."""
@@ -64,11 +64,8 @@ class Transaction:
         if not events:
             return []
         self.bells.add(Bell.EVENTS)
-        contexts = []
-        for event in events:
-            with create(event.type, event.id, source=event.source, subject=event.subject) as scope:
-                contexts.append(scope.traceparent)
-        await append_events(self.connection, events, contexts)
+        with create(events) as scope:
+            await append_events(self.connection, events, scope.traceparent)
         return [event.id for event in events]
 
 

@@ -8,6 +8,7 @@ Never write to Redis here: the record decides, the belt carries.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,7 +39,7 @@ _APPEND_MANY = text("""
                                trace_id, traceparent)
         SELECT CAST(e ->> 'id' AS uuid), e ->> 'type', CAST(e ->> 'version' AS smallint), e ->> 'source',
                e ->> 'source_id', e ->> 'subject', CAST(e ->> 'lane' AS smallint),
-               CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', e ->> 'trace_id', e ->> 'traceparent'
+               CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', :trace_id, :traceparent
         FROM given)
     INSERT INTO outbox (lane, event_id)
     SELECT CAST(e ->> 'lane' AS smallint), CAST(e ->> 'id' AS uuid) FROM given ORDER BY place
@@ -75,20 +76,20 @@ def new_event(data: msgspec.Struct) -> NewEvent:
     )
 
 
-async def append_events(connection: AsyncConnection, events: Sequence[NewEvent], traceparents: Sequence[str]) -> None:
-    """Append events in their order, each with the trace context it was created in; an empty sequence does nothing."""
+async def append_events(connection: AsyncConnection, events: Sequence[NewEvent], traceparent: str) -> None:
+    """Append events in their order, with the trace context they were created in; an empty sequence does nothing."""
+    context = {"trace_id": trace_id_of(traceparent), "traceparent": traceparent}
     if len(events) == 1:
-        await connection.execute(_APPEND_ONE, _parameters(events[0], traceparents[0]))
+        await connection.execute(_APPEND_ONE, _parameters(events[0]) | context)
     elif events:
-        rows = [_row(event, traceparent) for event, traceparent in zip(events, traceparents, strict=True)]
-        await connection.execute(_APPEND_MANY, {"rows": msgspec.json.encode(rows).decode()})
+        rows = msgspec.json.encode([_row(event) for event in events]).decode()
+        await connection.execute(_APPEND_MANY, {"rows": rows} | context)
 
 
-def _row(event: NewEvent, traceparent: str) -> dict[str, object]:
-    context = {"lane": event.lane, "trace_id": trace_id_of(traceparent), "traceparent": traceparent}
-    return msgspec.structs.asdict(event) | context
+def _row(event: NewEvent) -> dict[str, object]:
+    return msgspec.structs.asdict(event) | {"lane": event.lane}
 
 
-def _parameters(event: NewEvent, traceparent: str) -> dict[str, object]:
+def _parameters(event: NewEvent) -> dict[str, object]:
     texts = {"data": bytes(event.data).decode(), "attributes": bytes(event.attributes).decode()}
-    return _row(event, traceparent) | texts
+    return _row(event) | texts

@@ -8,7 +8,7 @@ again by the dispatcher. Reads run on a connection of their own and are never ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -17,12 +17,13 @@ import asyncpg
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-from headrace.jobs.belt import FIELD, GROUP, stream_of
+from headrace.jobs.belt import GROUP, stream_of
 from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim
 from headrace.loops import Stop
+from headrace.streams.connection import AWAY, command, open_commands, open_reader
 
 logger = structlog.get_logger(__name__)
 
@@ -31,7 +32,6 @@ _MAX_READ = 100
 _REST_SECONDS = 0.2
 _DECODER = msgspec.msgpack.Decoder(Claim)
 _ENCODER = msgspec.msgpack.Encoder()
-_DEAD_BELT = (RedisError, OSError)
 
 
 def entry_of(released: Claim) -> bytes:
@@ -51,8 +51,8 @@ class Belt:
     """Reads and claims for one worker; `deliveries` yields what it may run."""
 
     def __init__(self, redis_url: str, database_url: str, *, worker_id: UUID, slots: int) -> None:
-        self._reader: Redis = Redis.from_url(redis_url, socket_timeout=None, protocol=2, max_connections=1)
-        self._writer: Redis = Redis.from_url(redis_url, protocol=2)
+        self._reader = open_reader(redis_url)
+        self._writer = open_commands(redis_url, connections=2)
         self._database_url = database_url
         self._worker_id = worker_id
         self._consumer = str(worker_id)
@@ -95,7 +95,7 @@ class Belt:
             try:
                 async with _connected(self._database_url) as connection:
                     await self._read_and_claim(connection)
-            except (*_DEAD_BELT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logger.warning("belt_waits", error=repr(error))
                 self._grouped.clear()
                 await self._stop.wait(_REST_SECONDS)
@@ -108,7 +108,7 @@ class Belt:
             settled, self._settled = self._settled, []
             try:
                 await self._remove(settled)
-            except _DEAD_BELT as error:
+            except AWAY as error:
                 logger.debug("acknowledgement_dropped", error=repr(error))  # the dispatcher's upkeep takes them away
                 await asyncio.sleep(_REST_SECONDS)
 
@@ -117,7 +117,7 @@ class Belt:
         try:
             if self._settled:
                 await self._remove(self._settled)
-        except _DEAD_BELT as error:
+        except AWAY as error:
             logger.debug("acknowledgement_dropped", error=repr(error))
         await self._reader.aclose()
         await self._writer.aclose()
@@ -151,25 +151,26 @@ class Belt:
             await self._stop.wait(_REST_SECONDS)
             return []
         await self._ensure_groups()
-        streams = {stream_of(queue): ">" for queue in self._queues}
-        each = max(1, count // len(streams))
+        keys = [stream_of(queue) for queue in self._queues]
+        each = max(1, count // len(keys))
         try:
-            answer = await self._reader.xreadgroup(
-                GROUP, self._consumer, streams, count=each, block=_BLOCK_MILLISECONDS
-            )
+            reply: Any = await command(
+                self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", each,
+                "BLOCK", _BLOCK_MILLISECONDS, "STREAMS", *keys, *(">" for _ in keys),
+            )  # fmt: skip
         except ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED", "WRONGTYPE")):
-                raise
+            logger.info("queues_made_anew", error=str(error))  # NOGROUP, UNBLOCKED, WRONGTYPE: the belt was replaced
             self._grouped.clear()
+            await self._stop.wait(_REST_SECONDS / 10)
             return []
-        read = [(stream, entry_id, fields) for stream, entries in answer for entry_id, fields in entries]
+        read = [(key, entry_id, fields) for key, entries in reply or () for entry_id, fields in entries]
         return [entry for entry in map(self._decoded, read) if entry is not None]
 
-    def _decoded(self, read: tuple[bytes, bytes, dict[bytes, bytes]]) -> tuple[bytes, bytes, Claim] | None:
+    def _decoded(self, read: tuple[bytes, bytes, Sequence[bytes] | None]) -> tuple[bytes, bytes, Claim] | None:
         stream, entry_id, fields = read
         try:
-            return stream, entry_id, _DECODER.decode(fields[FIELD])
-        except (KeyError, msgspec.DecodeError) as error:
+            return stream, entry_id, _DECODER.decode((fields or ())[1])
+        except (IndexError, msgspec.DecodeError) as error:
             # Somebody else's entry, or another version's: the job, if it is one, is released again from the record.
             logger.warning("entry_not_readable", stream=stream.decode(), entry=entry_id.decode(), error=str(error))
             self._acknowledge_later(stream, entry_id)

@@ -114,7 +114,7 @@ class RecordBroker(RedisStreamBroker):
         self.with_result_backend(RecordResults(self))
         self.with_id_generator(lambda: str(new_id()))
 
-        async def execute(claim: Claim) -> Outcome | None:
+        async def execute(claim: Any) -> Outcome | None:  # noqa: ANN401 - Taskiq would try to parse any other annotation
             return await worker.execute(claim)
 
         self._entry = AsyncTaskiqDecoratedTask(self, _ENTRY, execute, labels={})

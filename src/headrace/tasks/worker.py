@@ -9,6 +9,7 @@ when the lease runs out, which is better than a worker that looks alive and does
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -71,6 +72,7 @@ class Worker:
     async def start(self) -> Record:
         """Open the stores, register, and begin to read; return the record."""
         configure_logging(self._settings, "worker")
+        logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)  # two lines a job say nothing that the record lacks
         telemetry = configure("worker")
         self._stack.callback(telemetry.shutdown)
         record = await self._stack.enter_async_context(open_record(self._settings))

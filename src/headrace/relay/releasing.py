@@ -1,0 +1,88 @@
+"""Releasing jobs: the loops of the leader that put due jobs on the belt and mend what was lost on the way.
+
+Owns a connection to the record that carries the releases and listens for the bell. While jobs wait for room the loop looks
+again every 3 ms; with nothing to do ever less often, up to ten times a second, because a bell may be lost and a delay
+may end. Upkeep runs beside it, on a connection of its own. A fault of either store ends the connection, and the loop
+begins anew with another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+
+from headrace.database.record import Bell
+from headrace.loops import Pace, repeat
+from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
+from headrace.relay.dispatch import Dispatcher, expire_jobs
+from headrace.relay.leader import Leadership
+from headrace.relay.rescue import rescue_once
+
+_FIRST_PAUSE_SECONDS = 0.003
+_LAST_PAUSE_SECONDS = 0.1
+_REBEGIN = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
+_UPKEEP = Pace(0.5, first_backoff_seconds=0.1, last_backoff_seconds=1.0)
+_CLEANING = Pace(10.0)
+
+
+async def release_jobs(leadership: Leadership) -> None:
+    """Release due jobs until the leadership ends."""
+    await repeat("release_jobs", lambda: _release(leadership), _REBEGIN, leadership.stop)
+
+
+async def keep_jobs(leadership: Leadership) -> None:
+    """Rescue the jobs of dead workers and those lost on the belt, until the leadership ends."""
+    await repeat("keep_jobs", lambda: _keep(leadership), _UPKEEP, leadership.stop)
+
+
+async def clean_belt(leadership: Leadership) -> None:
+    """Take away what dead workers left on the belt, until the leadership ends."""
+    await repeat("clean_belt", lambda: _clean(leadership), _CLEANING, leadership.stop)
+
+
+async def _release(leadership: Leadership) -> None:
+    dispatcher = Dispatcher(leadership.redis)
+    async with _connected(leadership) as connection:
+        rung = asyncio.Event()
+        await connection.add_listener(Bell.JOBS.value, lambda *_: rung.set())
+        pause = _FIRST_PAUSE_SECONDS
+        while not leadership.stop.is_set():
+            rung.clear()
+            released = await dispatcher.run_once(connection)
+            if released > 0:
+                pause = _FIRST_PAUSE_SECONDS
+                continue
+            pause = _FIRST_PAUSE_SECONDS if released else min(pause * 2, _LAST_PAUSE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await rung.wait()
+
+
+async def _keep(leadership: Leadership) -> None:
+    async with _connected(leadership) as connection:
+        while not await leadership.stop.wait(_UPKEEP.interval_seconds):
+            await rescue_once(leadership.record, lease_seconds=leadership.settings.lease_seconds)
+            await return_lost(connection, leadership.redis)
+            await expire_jobs(connection)
+
+
+async def _clean(leadership: Leadership) -> None:
+    async with _connected(leadership) as connection:
+        await remove_dead_consumers(connection, leadership.redis)
+
+
+@asynccontextmanager
+async def _connected(leadership: Leadership) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(
+        leadership.record.database_url,
+        timeout=5,
+        command_timeout=30,
+        server_settings={"application_name": "headrace relay", "jit": "off"},
+    )
+    try:
+        yield connection
+    finally:
+        connection.terminate()

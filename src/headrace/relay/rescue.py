@@ -1,0 +1,49 @@
+"""Jobs of dead workers run again.
+
+Owns the rescue: a job that is `running` under a worker whose lease has run out is released again at once, and the
+attempt is on record as lost. The fence makes this safe: should the worker only have been asleep, its outcome and its
+session's commit are refused. Runs in the relay, and in the clock as a second hand; both may do it at the same time.
+After a restart of PostgreSQL every lease looks old: for one lease time nothing is rescued.
+"""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import text
+
+from headrace.database.record import Bell, Record
+
+logger = structlog.get_logger(__name__)
+
+_RESCUE = text("""
+    WITH lost AS (
+        SELECT j.id, j.attempt, j.fence, j.started_at, j.worker_id, j.trace_id, p.host, p.pid
+        FROM jobs j LEFT JOIN processes p ON p.id = j.worker_id
+        WHERE j.state = 'running' AND (p.id IS NULL OR p.expires_at < now())
+          AND pg_postmaster_start_time() < now() - make_interval(secs => :lease_seconds)
+        LIMIT 1000
+        FOR UPDATE OF j SKIP LOCKED),
+    moved AS (
+        UPDATE jobs SET
+            state = CAST(CASE WHEN jobs.attempt >= jobs.max_attempts THEN 'dead' ELSE 'pending' END AS job_state),
+            finished_at = CASE WHEN jobs.attempt >= jobs.max_attempts THEN now() END,
+            run_at = now()
+        FROM lost WHERE jobs.id = lost.id
+        RETURNING jobs.id)
+    INSERT INTO job_attempts (job_id, attempt, fence, started_at, outcome, type, message, traceback, trace_id, worker_id)
+    SELECT id, attempt, fence, started_at, 'lost', 'WorkerLost',
+           'the worker ' || coalesce(host || ', process ' || pid, worker_id::text) || ' died or lost its lease',
+           '', trace_id, worker_id
+    FROM lost
+    RETURNING job_id
+""")
+
+
+async def rescue_once(record: Record, *, lease_seconds: float) -> int:
+    """Release the jobs of dead workers again; return how many."""
+    async with record.engine.begin() as connection:
+        rescued = list((await connection.execute(_RESCUE, {"lease_seconds": lease_seconds})).scalars())
+    if rescued:
+        logger.warning("jobs_rescued", count=len(rescued), first=str(rescued[0]))
+        record.wakeup.ring(Bell.JOBS)
+    return len(rescued)
