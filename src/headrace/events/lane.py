@@ -1,7 +1,7 @@
 """Events in the order of their lane, as the record has them.
 
-Owns the reading of `lane_log`: which event stands at which position. Positions of a lane are dense, so what should be there is
-known without looking; an event that retention has dropped from the log leaves a position without an event.
+Owns the reading of `lane_log`: which event stands at which position. Positions of a lane are dense, so what should be
+there is known without looking; an event that retention has dropped from the log leaves a position without an event.
 Never give a position here: only the relay does.
 """
 
@@ -13,7 +13,7 @@ from headrace.events.model import RecordedEvent
 
 COLUMNS = """e.id, e.type, e.version, e.source, e.source_id, e.subject, placed.lane, placed.position,
     e.time, e.created_at, e.data::text, e.traceparent"""
-"""What `RecordedEvent` is made of, in its order, from `event_log AS e` and a `placed` with lane, position and event_id."""
+"""What `RecordedEvent` is made of, in its order, from `event_log AS e` and a `placed` with lane, position, event_id."""
 
 _AFTER = f"""
     SELECT {COLUMNS}
@@ -32,5 +32,6 @@ def placed_event(row: asyncpg.Record) -> tuple[int, RecordedEvent | None]:
 async def events_after(
     connection: asyncpg.Connection[asyncpg.Record], lane: int, position: int, *, limit: int
 ) -> list[tuple[int, RecordedEvent | None]]:
-    """Return the events of a lane that follow a position, with their positions, at most `limit`."""
-    return [placed_event(row) for row in await connection.fetch(_AFTER, lane, position, limit)]
+    """Return the events of a lane that follow a position, with theirs: at most `limit`, as far as they are dense."""
+    found = [placed_event(row) for row in await connection.fetch(_AFTER, lane, position, limit)]
+    return [event for place, event in enumerate(found) if event[0] == found[0][0] + place]

@@ -1,10 +1,10 @@
 """Lanes: events leave the outbox, get their positions, and follow them onto the belt.
 
 Owns the leader's work on events. One step has two writes: the positions are committed to the record, then the batch is
-appended to each lane's stream. Death between the two leaves a stream that ends before its lane's head; the next append, the
-next look (each second, idle too) or the next leader sees that and calls `recovery`, which makes the stream equal the lane log.
-So does everything else that may happen to a stream. An event is never twice in a stream and never out of order.
-Never append what is not committed.
+appended to each lane's stream. Death between the two leaves a stream that ends before its lane's head; the next append,
+the next look (each second, idle too) or the next leader sees that and calls `recovery`, which makes the stream equal
+the lane log. So does everything else that may happen to a stream. An event is never twice in a stream and never out of
+order. Never append what is not committed.
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import asyncpg
-import msgspec
 
 from headrace.events.model import RecordedEvent
 from headrace.leases import Fence
 from headrace.relay.position import BATCH, Placed, heads, place
 from headrace.relay.recovery import Recovery
 from headrace.streams.append import Batch, LaneWriter
+from headrace.streams.payload import encode
 from headrace.telemetry import names, spans
+from headrace.telemetry.messages import Batch as Carried
 
 LOOK_SECONDS = 1.0
-
-GONE = b""
-"""The payload at a position whose event retention has dropped from the log."""
-
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Lanes:
@@ -81,10 +77,9 @@ class Lanes:
 
 
 def _batch(lane: int, events: Sequence[tuple[int, RecordedEvent | None]]) -> Batch:
-    payloads = [GONE if event is None else _encode(event) for _, event in events]
-    return Batch(lane, before=events[0][0] - 1, payloads=payloads)
+    return Batch(lane, before=events[0][0] - 1, payloads=[encode(event) for _, event in events])
 
 
-def _sent(lane: int, events: Sequence[RecordedEvent]) -> spans.Batch:
+def _sent(lane: int, events: Sequence[RecordedEvent]) -> Carried:
     destination = names.batch_destination({event.type for event in events})
-    return spans.Batch(destination, [event.traceparent for event in events], lane=lane)
+    return Carried(destination, [event.traceparent for event in events], lane=lane)

@@ -1,10 +1,10 @@
 """Positions: the one statement that moves events from the outbox to their lanes.
 
-Owns it. It takes the oldest pointers of all lanes by their presence, not by a cursor (a transaction that commits late would be
-passed by), deletes them, and gives each a dense position in `lane_log`. It names the relay's lease, and changes nothing once
-the lease is another's; and because it waits for locked rows instead of skipping them, two relays that overlap for a moment take
-one after the other, in order.
-Never SKIP LOCKED here: measured, it inverts the order of a key.
+Owns it. It takes the oldest pointers of all lanes by their presence, not by a cursor (a transaction that commits late
+would be passed by), deletes them, and gives each a dense position in `lane_log`. It names the relay's lease, and
+changes nothing once the lease is another's; and because it waits for locked rows instead of skipping them, two relays
+that overlap for a moment take one after the other, in order. Never SKIP LOCKED here: measured, it inverts the order of
+a key.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from headrace.leases import Fence
 
 BATCH = 500
 
-# The plan (500 of 60,000 pointers): index scan of outbox_pkey for the 500 and for their deletion, and one index lookup per event
-# in the partition of its id. `enable_hashjoin` is off on the relay's connection, or a log without statistics is scanned whole.
+# The plan (500 of 60,000 pointers): index scan of outbox_pkey for the 500 and for their deletion, and one index lookup
+# per event in the partition of its id. Hash joins are off on the relay's connection, or a log without statistics is
+# scanned whole.
 _PLACE = f"""
     WITH taken AS (
         DELETE FROM outbox WHERE seq = ANY (ARRAY(
@@ -32,7 +33,8 @@ _PLACE = f"""
         RETURNING lanes.lane, lanes.head - counted.number AS base),
     placed AS (
         INSERT INTO lane_log (lane, position, event_id)
-        SELECT taken.lane, advanced.base + row_number() OVER (PARTITION BY taken.lane ORDER BY taken.seq), taken.event_id
+        SELECT taken.lane, advanced.base + row_number() OVER (PARTITION BY taken.lane ORDER BY taken.seq),
+               taken.event_id
         FROM taken JOIN advanced ON advanced.lane = taken.lane
         RETURNING lane, position, event_id)
     SELECT {COLUMNS}

@@ -1,27 +1,25 @@
 """Recovery: make a stream equal the lane log.
 
-Owns the one answer to whatever happened to a lane's stream: flushed, lost with its disk, replaced by an older copy or by
-another kind of key, cut short by a failover, written to by a stranger, or never reached because a relay died between its two
-writes. What is missing is appended from the record, in order, after the end that is really there; where nothing useful is there, the
-stream begins anew after what every subscription has acknowledged. Each mend is logged and counted.
+Owns the one answer to whatever happened to a lane's stream: flushed, lost with its disk, replaced by an older copy or
+by another kind of key, cut short by a failover, written to by a stranger, or never reached because a relay died between
+its two writes. What is missing is appended from the record, in order, after the end that is really there; where nothing
+useful is there, the stream begins anew after what every subscription has acknowledged. Each mend is logged and counted.
 Running it twice, or from two relays at once, is harmless: every write is a compare-and-append of what the record says.
 """
 
 from __future__ import annotations
 
 import asyncpg
-import msgspec
 import structlog
 
 from headrace.events.lane import events_after
-from headrace.events.model import RecordedEvent
 from headrace.relay.position import acknowledged, heads
 from headrace.streams.append import WRONG_TYPE, Batch, LaneWriter
+from headrace.streams.payload import encode
 
 logger = structlog.get_logger(__name__)
 
 _CHUNK = 500
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Recovery:
@@ -40,7 +38,9 @@ class Recovery:
             end = await self._begin_anew(lane)
         republished = await self._fill(lane, end)
         self.mended += 1
-        logger.warning("lane_mended", lane=lane, found=found, head=head, cause=_cause(found, head), appended=republished)
+        logger.warning(
+            "lane_mended", lane=lane, found=found, head=head, cause=_cause(found, head), appended=republished
+        )
 
     async def _begin_anew(self, lane: int) -> int:
         position, _ = (await acknowledged(self._connection))[lane]
@@ -54,17 +54,13 @@ class Recovery:
             first = events[0][0]
             if first != end + 1:  # retention has dropped what came before: nobody can be given it any more
                 await self._writer.rebase(lane, first - 1)
-            batch = Batch(lane, before=first - 1, payloads=[_payload(event) for _, event in events])
+            batch = Batch(lane, before=first - 1, payloads=[encode(event) for _, event in events])
             reached = (await self._writer.append([batch]))[lane]
             if reached != batch.last:  # somebody else writes too: leave it to the next look
                 return appended
             appended += len(events)
             end = batch.last
         return appended
-
-
-def _payload(event: RecordedEvent | None) -> bytes:
-    return b"" if event is None else _encode(event)
 
 
 def _cause(found: int, head: int) -> str:

@@ -59,8 +59,8 @@ class Reader:
         keys = [lane_key(lane) for lane in lanes]
         try:
             reply: Any = await command(
-                self._redis, "XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count, "BLOCK", block_milliseconds,
-                "STREAMS", *keys, *(">" for _ in keys),
+                self._redis, "XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count,
+                "BLOCK", block_milliseconds, "STREAMS", *keys, *(">" for _ in keys),
             )  # fmt: skip
         except ResponseError as error:
             raise GroupLostError(str(error)) from error

@@ -1,0 +1,52 @@
+"""The process `headrace relay`: stands by or leads until it is told to stop.
+
+Owns what the process is made of: its presence, its lease, and the parts that its leader runs. Any number of these
+processes may run; one leads. Never decide here what a part does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from headrace.database.ready import wait_until_ready
+from headrace.database.record import open_record
+from headrace.leases import Leases
+from headrace.loops import Stop
+from headrace.presence import Identity, Presence
+from headrace.relay.leader import Ground, Leader, Part
+from headrace.relay.moving import move_events
+from headrace.relay.releasing import clean_belt, keep_jobs, release_jobs
+from headrace.settings import Settings
+from headrace.streams.connection import open_commands
+from headrace.telemetry.logs import configure_logging
+from headrace.telemetry.setup import configure
+
+PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, clean_belt)
+
+
+async def run_relay(
+    settings: Settings, stop: Stop, *, migrations: Sequence[str] = (), parts: Sequence[Part] = PARTS
+) -> None:
+    """Run until `stop` is set.
+
+    Args:
+        settings: of this process.
+        stop: ends it; what a part has begun is finished, and the lease given back.
+        migrations: the applications' migration packages, whose schema must be there.
+        parts: what the leader does.
+
+    """
+    identity = Identity("relay", settings.lease_seconds)
+    async with AsyncExitStack() as stack:
+        configure_logging(settings, "relay")
+        stack.callback(configure("relay").shutdown)
+        record = await stack.enter_async_context(open_record(settings))
+        await wait_until_ready(record.engine, migrations)
+        redis = open_commands(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        presence = Presence(settings.database_url, identity)
+        await presence.start()
+        stack.push_async_callback(presence.stop)
+        leases = Leases(record.engine, identity.id, seconds=settings.lease_seconds)
+        await Leader(Ground(record, redis, settings), leases, parts).run(stop)
