@@ -56,14 +56,13 @@ def anchors(page: Path) -> set[str]:
 
 def commands(program: str) -> Iterator[list[str]]:
     """Yield the arguments of every line of a shell block that starts a program of ours."""
+    started = re.compile(rf"(?:\$ )?(?:uv run )?(?:\S*/)?{program}(?= |$)")
     for block in blocks():
         if block.language not in SHELLS:
             continue
         for line in block.body.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.strip().removeprefix("$ "), comments=True)
-            words = words[2:] if words[:2] == ["uv", "run"] else words
-            if words and Path(words[0]).name == program:
-                yield words[1:]
+            if match := started.match(line.strip()):
+                yield shlex.split(line.strip()[match.end() :], comments=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
