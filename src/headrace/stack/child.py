@@ -73,8 +73,8 @@ class Child:
                 await process.wait()
         except TimeoutError:
             logger.warning("process_killed", process=self.program.name, waited_seconds=self.program.stop_seconds)
-            _end_group(process.pid)
-            await process.wait()
+        _end_group(process.pid)
+        await process.wait()
 
     async def _start(self) -> Process | None:
         async with self._starting:
