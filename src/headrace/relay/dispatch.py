@@ -20,7 +20,9 @@ from headrace.jobs.belt import FIELD, stream_of
 from headrace.jobs.model import Claim
 from headrace.relay.room import Room
 from headrace.tasks.belt import entry_of
-from headrace.telemetry.spans import Batch, dispatch
+from headrace.telemetry.messages import Batch
+from headrace.telemetry.names import job_destination
+from headrace.telemetry.spans import dispatch
 
 logger = structlog.get_logger(__name__)
 
@@ -97,7 +99,7 @@ class Dispatcher:
     async def _put_on_belt(self, queue: str, jobs: Sequence[Claim]) -> None:
         if not jobs:
             return
-        with dispatch(Batch(queue, [job.traceparent for job in jobs])):
+        with dispatch(Batch(job_destination(queue), [job.traceparent for job in jobs])):
             try:
                 async with self._redis.pipeline(transaction=False) as pipeline:
                     for job in jobs:

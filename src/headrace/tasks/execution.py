@@ -28,7 +28,8 @@ from headrace.tasks.contract import Task
 from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, succeeded, unknown_here
 from headrace.tasks.run import Run
 from headrace.telemetry.scope import Scope
-from headrace.telemetry.spans import Message, run
+from headrace.telemetry.messages import Message
+from headrace.telemetry.spans import run
 
 logger = structlog.get_logger(__name__)
 
