@@ -30,6 +30,7 @@ from headrace.telemetry import edges
 _TIMEOUT_SECONDS = 15
 _PORTS = {"smtp": 25, "smtps": 465}
 _PERMANENT = 500
+_LONGEST_LINE = 200  # RFC 5322 allows 998; 78 would break a Message-ID in two, which not every mailbox puts together
 _ABOUT_THIS_MAIL = (
     aiosmtplib.SMTPSenderRefused,
     aiosmtplib.SMTPRecipientRefused,
@@ -126,7 +127,8 @@ class Mailer:
 
     def _compose(self, mail: Mail) -> EmailMessage:
         plain = mail.recipient.isascii() and self._address.isascii()
-        message = EmailMessage(policy=SMTP if plain else SMTPUTF8)
+        policy = SMTP if plain else SMTPUTF8
+        message = EmailMessage(policy=policy.clone(max_line_length=_LONGEST_LINE))
         message["From"] = str(Address(self._name, addr_spec=self._address))
         message["To"] = mail.recipient
         message["Subject"] = mail.subject

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import email
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.message import EmailMessage
-from email.policy import default
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.stack.ports import free_port
 from storefront.mail import Attachment, Mail, MailDelayedError, MailRefusedError, MailServer, open_mailer
+from tests.integration.storefront_world import Sink, running_sink
 
 MAIL = Mail(
     recipient="ada@example.com",
@@ -27,49 +23,17 @@ MAIL = Mail(
 )
 
 
-class Sink:
-    """Keeps mails; answers with `refusal` instead where it is set."""
-
-    def __init__(self) -> None:
-        """Be empty and friendly."""
-        self.mails: list[EmailMessage] = []
-        self.recipients: list[str] = []
-        self.recipient_refusal = ""
-        self.content_refusal = ""
-
-    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
-    ) -> str:
-        """Take or refuse a recipient."""
-        if self.recipient_refusal:
-            return self.recipient_refusal
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - the same
-        """Take or refuse a mail."""
-        if self.content_refusal:
-            return self.content_refusal
-        content = envelope.original_content
-        assert content is not None
-        self.mails.append(email.message_from_bytes(content, policy=default))
-        self.recipients += envelope.rcpt_tos
-        return "250 OK"
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A running mail server."""
+    with running_sink() as server:
+        yield server
 
 
 @pytest.fixture
-def sink() -> Sink:
-    """What a mail server was given."""
-    return Sink()
-
-
-@pytest.fixture
-def settings(sink: Sink) -> Iterator[Settings]:
-    """Settings that name a running mail server."""
-    controller = Controller(sink, hostname="127.0.0.1", port=free_port(), enable_SMTPUTF8=True)
-    controller.start()
-    yield Settings(smtp_url=f"smtp://127.0.0.1:{controller.port}", mail_from="Shop <shop@example.com>")
-    controller.stop()
+def settings(sink: Sink) -> Settings:
+    """Settings that name the mail server."""
+    return Settings(smtp_url=f"smtp://127.0.0.1:{sink.port}", mail_from="Shop <shop@example.com>")
 
 
 async def test_mail_arrives_whole_when_it_has_an_attachment(sink: Sink, settings: Settings) -> None:

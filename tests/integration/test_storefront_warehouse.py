@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
@@ -21,6 +19,7 @@ from storefront.warehouse import (
     WarehouseRefusedError,
     open_warehouse,
 )
+from tests.integration.storefront_world import Depot, running_depot
 
 SECRET = "whsec_aGVhZHJhY2UtdGVzdC1zZWNyZXQtMTIzNDU2"  # noqa: S105 - a secret of this test
 SHIPMENT = Shipment(
@@ -31,47 +30,11 @@ SHIPMENT = Shipment(
 )
 
 
-class Depot(ThreadingHTTPServer):
-    """A warehouse: keeps what it is told, and answers as it is told."""
-
-    def __init__(self) -> None:
-        """Listen on a free port."""
-        super().__init__(("127.0.0.1", 0), Counter)
-        self.status = 200
-        self.answer = b'{"reference": "W-1"}'
-        self.location: str | None = None
-        self.calls: list[tuple[dict[str, str], bytes]] = []
-
-
-class Counter(BaseHTTPRequestHandler):
-    """The depot's front desk."""
-
-    server: Depot
-
-    def do_POST(self) -> None:
-        """Take a call."""
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.server.status)
-        if self.server.location:
-            self.send_header("location", self.server.location)
-        self.end_headers()
-        self.wfile.write(self.server.answer)
-
-    def log_message(self, format: str, *_arguments: object) -> None:  # noqa: A002 - http.server's name
-        """Be silent."""
-
-
 @pytest.fixture
 def depot() -> Iterator[Depot]:
     """A running warehouse."""
-    server = Depot()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running_depot() as server:
+        yield server
 
 
 def settings_of(port: int) -> Settings:

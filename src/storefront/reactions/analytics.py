@@ -49,6 +49,11 @@ class SalesOfDay(msgspec.Struct, frozen=True):
     revenue_cents: int
     currency: str
 
+    @property
+    def place(self) -> Place:
+        """Where it stands in a listing."""
+        return Place(self.day, self.currency)
+
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a page of sales ended: the next one begins below."""

@@ -75,7 +75,7 @@ def _mail_of(order: Order, invoice: IssuedInvoice) -> Mail:
         recipient=order.customer_email,
         subject=f"Your order is confirmed: invoice {invoice.number}",
         text=text_of_mail,
-        key=f"order-{order.id}.confirmation",
+        key=f"confirmation.{order.id}",
         written_at=invoice.issued_at,
         attachments=(Attachment(f"{invoice.number}.pdf", invoice.pdf, "pdf"),),
     )
