@@ -30,7 +30,9 @@ from headrace.telemetry import edges
 _TIMEOUT_SECONDS = 15
 _PORTS = {"smtp": 25, "smtps": 465}
 _PERMANENT = 500
-_LONGEST_LINE = 200  # RFC 5322 allows 998; 78 would break a Message-ID in two, which not every mailbox puts together
+# RFC 5322 allows 998; the usual 78 would break a long Message-ID in two, which not every mailbox puts together again.
+_PLAIN = SMTP.clone(max_line_length=200, cte_type="7bit")
+_WITH_UTF8 = SMTPUTF8.clone(max_line_length=200)
 _ABOUT_THIS_MAIL = (
     aiosmtplib.SMTPSenderRefused,
     aiosmtplib.SMTPRecipientRefused,
@@ -102,8 +104,8 @@ class Mailer:
         """Send through `server`, as `sender`, an address such as `Shop <shop@example.com>`."""
         self._server = server
         self._name, self._address = parseaddr(sender)
-        if "@" not in self._address:
-            message = f"HEADRACE_MAIL_FROM must be an address such as Shop <shop@example.com>, not {sender!r}"
+        if "@" not in self._address or not self._address.isascii():
+            message = f"HEADRACE_MAIL_FROM must be an ASCII address such as Shop <shop@example.com>, not {sender!r}"
             raise ConfigurationError(message)
 
     async def send(self, mail: Mail) -> str:
@@ -126,9 +128,7 @@ class Mailer:
         return str(message["Message-ID"])
 
     def _compose(self, mail: Mail) -> EmailMessage:
-        plain = mail.recipient.isascii() and self._address.isascii()
-        policy = SMTP if plain else SMTPUTF8
-        message = EmailMessage(policy=policy.clone(max_line_length=_LONGEST_LINE))
+        message = EmailMessage(policy=_PLAIN if mail.recipient.isascii() else _WITH_UTF8)
         message["From"] = str(Address(self._name, addr_spec=self._address))
         message["To"] = mail.recipient
         message["Subject"] = mail.subject
@@ -145,9 +145,10 @@ class Mailer:
     async def _hand_over(self, message: EmailMessage, recipient: str) -> None:
         server = self._server
         await aiosmtplib.send(
-            message,
+            message.as_bytes(),
             sender=self._address,
             recipients=[recipient],
+            mail_options=[] if recipient.isascii() else ["SMTPUTF8", "BODY=8BITMIME"],
             hostname=server.host,
             port=server.port,
             username=server.username,
