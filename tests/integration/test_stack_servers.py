@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -119,6 +120,25 @@ def test_postgres_changes_no_mode_outside_when_it_runs_below_a_private_directory
     assert uid != 0
     assert [path.stat().st_mode for path in parents] == modes
     assert stat.S_IMODE(cluster.directory.stat().st_mode) == 0o700
+
+
+def test_postgres_runs_when_its_binaries_lie_in_a_private_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment in root's own home serves too, although PostgreSQL runs as another account there."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    installed = postgres.binaries().parents[1]
+    for part in (f"{installed.name}.libs", f"{installed.name}/pginstall18"):
+        shutil.copytree(installed.parent / part, private / part, ignore=shutil.ignore_patterns("include"))
+    (private / installed.name / "__init__.py").touch()
+    monkeypatch.syspath_prepend(private)
+
+    with running_postgres(tmp_path / "cluster") as server:
+        answered = asyncio.run(readiness.postgres_answers(server.url_of("postgres")))
+
+    assert postgres.binaries().is_relative_to(private)
+    assert answered
 
 
 async def test_postgres_refuses_when_the_password_is_wrong(postgres_server_of_ours: str) -> None:

@@ -106,7 +106,7 @@ def test_note_of_a_dead_postmaster_is_removed_when_another_has_its_process_id(tm
 
 
 def test_account_may_pass_closed_directories_only_when_it_must(tmp_path: Path) -> None:
-    """Root needs another account, which gets the capability to pass only where a parent is closed; a user needs none."""
+    """Root needs another account, which may pass through closed directories where there are any; a user needs none."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
 

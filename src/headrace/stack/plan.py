@@ -17,7 +17,8 @@ import msgspec
 
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
-from headrace.stack import postgres, redis, stackfile
+from headrace.stack import postgres, redis
+from headrace.stack.files import replace_file
 from headrace.stack.ownership import VARIABLE
 from headrace.stack.ports import LOOPBACK, is_free, keep_ports
 from headrace.stack.program import Program
@@ -154,5 +155,5 @@ def _python(name: str, module: tuple[str, ...], environment: Mapping[str, str]) 
 def _kept_key(path: Path) -> str:
     """Return the API key of this directory, which is made once."""
     if not path.exists():
-        stackfile.write_private(path, f"hr_{secrets.token_urlsafe(32)}".encode())
+        replace_file(path, f"hr_{secrets.token_urlsafe(32)}".encode())
     return path.read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import ConfigurationError
+from headrace.stack.files import replace_file
 
 LOOPBACK = "127.0.0.1"
 _FIRST, _LAST = 20_000, 32_000
@@ -49,5 +50,5 @@ def keep_ports(path: Path, names: tuple[str, ...]) -> dict[str, int]:
     for name in names:
         port = kept.get(name, 0)
         ports[name] = port if port and is_free(port) else free_port(frozenset(ports.values()))
-    path.write_bytes(msgspec.json.encode(ports))
+    replace_file(path, msgspec.json.encode(ports))
     return ports

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.stack.files import replace_file
+
 NAME = "stack.json"
 
 
@@ -36,7 +38,7 @@ class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(directory: Path, whereabouts: Whereabouts) -> None:
     """Replace the file."""
-    write_private(directory / NAME, msgspec.json.format(msgspec.json.encode(whereabouts), indent=2) + b"\n")
+    replace_file(directory / NAME, msgspec.json.format(msgspec.json.encode(whereabouts), indent=2) + b"\n")
 
 
 def read(directory: Path) -> Whereabouts | None:
@@ -50,12 +52,3 @@ def read(directory: Path) -> Whereabouts | None:
 def forget(directory: Path) -> None:
     """Remove the file."""
     (directory / NAME).unlink(missing_ok=True)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file at once by one that only its owner may read."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    unfinished.touch(mode=0o600, exist_ok=False)
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

@@ -21,6 +21,7 @@ from headrace.settings import Settings
 from headrace.stack import ownership, readiness
 from headrace.stack.plan import STOP_ORDER, Plan, make_plan
 from headrace.stack.supervisor import StartError, Supervisor, supervising
+from headrace.telemetry.logs import configure_logging
 
 _SERVER_SECONDS = 60.0  # PostgreSQL reads its log again after a crash
 _SYSTEM_SECONDS = 60.0
@@ -33,6 +34,7 @@ async def up(settings: Settings, *, port: int, data_dir: Path) -> int:
         ConfigurationError: a stack runs on the directory already, or the port is taken, or a store cannot be made.
 
     """
+    configure_logging(settings, "up")
     stop = _stop_on_signals()
     with ownership.held(data_dir) as directory:
         ownership.end_leftovers(directory)

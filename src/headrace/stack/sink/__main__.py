@@ -8,6 +8,7 @@ on anything but the loopback interface, and never show what arrived without esca
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> None:
     directory, smtp_port, http_port = arguments
     settings = Settings.from_environment(os.environ)
     configure_logging(settings, "sink")
+    logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd writes a line for each command of each mail
     asyncio.run(serve(settings, Path(directory), smtp_port=int(smtp_port), http_port=int(http_port)))
 
 

@@ -20,6 +20,7 @@ import msgspec
 from aiosmtpd.smtp import SMTP
 
 from headrace.clock import new_id, time_of
+from headrace.stack.files import replace_file
 
 _LARGEST_MAIL = 40_000_000
 
@@ -91,11 +92,9 @@ class Mailbox:
 
     def _keep(self, envelope: Envelope) -> Mail:
         path = _path(self._directory, new_id())
-        unfinished = path.with_suffix(".unfinished")
         recipients = "".join(f"X-Envelope-To: {recipient}\r\n" for recipient in envelope.rcpt_tos)
         head = f"X-Envelope-From: {envelope.mail_from}\r\n{recipients}"
-        unfinished.write_bytes(head.encode() + envelope.content)
-        unfinished.replace(path)
+        replace_file(path, head.encode() + envelope.content)
         return _read(path)
 
 

@@ -45,7 +45,8 @@ def render_page(mails: Sequence[Mail], receipts: Sequence[Receipt], traces: Sequ
         ("Traces", len(traces), _traces(traces), "No trace has arrived yet."),
     )
     body = "".join(_section(title, count, content, empty) for title, count, content, empty in sections)
-    head = "<h1>What left Headrace</h1><p class=quiet>Nothing goes out: mail, warehouse calls and traces end here.</p>"
+    note = "Mail, warehouse calls and traces of this stack end here, except those that its settings send elsewhere."
+    head = f"<h1>What left Headrace</h1><p class=quiet>{note}</p>"
     return _document("Headrace · what left", head + body, refresh=True)
 
 

@@ -7,11 +7,12 @@ downloaded, never displayed. Never answer a refused call with anything but 4xx.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, get, post, put
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.params import Dependency
@@ -20,7 +21,7 @@ from headrace.errors import InvalidInputError
 from headrace.stack.sink.mail import Mail, Mailbox
 from headrace.stack.sink.page import render_page, render_trace
 from headrace.stack.sink.traces import Span, Summary, Traces
-from headrace.stack.sink.warehouse import Receipt, Warehouse
+from headrace.stack.sink.warehouse import Pace, Receipt, Warehouse
 
 _SHOWN = 50
 _LARGEST_BODY = 64_000_000
@@ -35,13 +36,14 @@ AnyRequest = Request[Any, Any, Any]  # the sink has neither users nor state
 
 def create_app(mailbox: Mailbox, warehouse: Warehouse, traces: Traces) -> Litestar:
     """Return the application."""
-    takers = (take_order, take_traces)
+    takers = (take_order, set_pace, take_traces)
     listings = (list_mails, list_receipts, list_traces, read_trace)
     return Litestar(
         route_handlers=[page, trace_page, raw_mail, attachment, *takers, *listings],
         dependencies={"mailbox": _always(mailbox), "warehouse": _always(warehouse), "traces": _always(traces)},
         exception_handlers={InvalidInputError: _refuse},
         openapi_config=None,
+        logging_config=None,  # the process has configured its own
         request_max_body_size=_LARGEST_BODY,
     )
 
@@ -87,7 +89,16 @@ def attachment(identity: UUID, number: int, mailbox: Mails) -> Response[bytes]:
 @post("/warehouse/orders", status_code=200)
 async def take_order(request: AnyRequest, warehouse: Orders) -> Receipt:
     """Take a signed order; a repeat of its key gets the first receipt."""
-    return warehouse.take(dict(request.headers), await request.body())
+    receipt = warehouse.take(dict(request.headers), await request.body())
+    await asyncio.sleep(warehouse.pace.seconds)
+    return receipt
+
+
+@put("/warehouse/pace", sync_to_thread=False)
+def set_pace(data: Pace, warehouse: Orders) -> Pace:
+    """Let the warehouse take its time before each answer."""
+    warehouse.pace = data
+    return data
 
 
 @get("/warehouse/receipts", sync_to_thread=False)

@@ -11,12 +11,14 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from headrace.clock import now
 from headrace.errors import FieldError, InvalidInputError
 from headrace.signing import verify
+from headrace.stack.files import replace_file
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,12 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     order: msgspec.Raw
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """How long the warehouse takes before it answers, for whoever wants to see work that lasts."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
+
+
 class _Order(msgspec.Struct):
     order_id: str
 
@@ -43,6 +51,7 @@ class Warehouse:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._secret = secret
+        self.pace = Pace()
         kept = [msgspec.json.decode(path.read_bytes(), type=Receipt) for path in directory.glob("*.json")]
         self._receipts = {receipt.idempotency_key: receipt for receipt in kept}
 
@@ -88,8 +97,5 @@ class Warehouse:
         )
 
     def _keep(self, receipt: Receipt) -> None:
-        path = self._directory / f"{receipt.receipt_id}.json"
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(msgspec.json.encode(receipt))
-        unfinished.replace(path)
+        replace_file(self._directory / f"{receipt.receipt_id}.json", msgspec.json.encode(receipt))
         self._receipts[receipt.idempotency_key] = receipt
