@@ -1,0 +1,1 @@
+"""Headrace: everything that must happen after a request was answered."""

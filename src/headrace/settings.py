@@ -1,8 +1,8 @@
 """What a deployment may choose, read once from the environment.
 
-Owns every `HEADRACE_*` variable: its name, type, default and meaning. An unknown `HEADRACE_*` variable, or a value that does
-not fit, stops the process with a message that says which and suggests what was meant; nothing starts half configured.
-Never read the environment elsewhere. OpenTelemetry keeps its own standard `OTEL_*` variables.
+Owns every `HEADRACE_*` variable: its name, type, default and meaning. An unknown `HEADRACE_*` variable, or a value
+that does not fit, stops the process with a message that says which and suggests what was meant; nothing starts half
+configured. Never read the environment elsewhere. OpenTelemetry keeps its own standard `OTEL_*` variables.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, _meaning("the port that the API listens on"), msgspec.Meta(ge=0, le=65535)] = 8000
     queues: Annotated[str | None, _meaning("the queues that a worker serves, comma-separated; all where unset")] = None
     worker_concurrency: Annotated[
-        int, _meaning("jobs at once in one worker process; give --max-async-tasks the same"), msgspec.Meta(ge=1, le=1000)
+        int,
+        _meaning("jobs at once in one worker process; give --max-async-tasks the same"),
+        msgspec.Meta(ge=1, le=1000),
     ] = 100
-    subscriptions: Annotated[str | None, _meaning("the subscriptions to consume, comma-separated; all where unset")] = None
+    subscriptions: Annotated[str | None, _meaning("the subscriptions to consume, comma-separated; all where unset")] = (
+        None
+    )
     consumer_concurrency: Annotated[
         int, _meaning("deliveries at once in one subscription of one process"), msgspec.Meta(ge=1, le=1000)
     ] = 32
@@ -47,10 +51,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, _meaning("how long a silent process keeps what it owns"), msgspec.Meta(ge=0.5, le=60)
     ] = 3.0
     shutdown_seconds: Annotated[
-        float, _meaning("how long a stopping process lets running work finish before it hands it back"), msgspec.Meta(ge=0)
+        float,
+        _meaning("how long a stopping process lets running work finish before it hands it back"),
+        msgspec.Meta(ge=0),
     ] = 20.0
     database_pool_size: Annotated[int, _meaning("connections to PostgreSQL per process"), msgspec.Meta(ge=2)] = 10
-    retention_days: Annotated[int, _meaning("days that finished jobs and events stay on record"), msgspec.Meta(ge=1)] = 30
+    retention_days: Annotated[
+        int, _meaning("days that finished jobs and events stay on record"), msgspec.Meta(ge=1)
+    ] = 30
     log_level: Annotated[str, _meaning("debug, info, warning or error")] = "info"
     smtp_url: Annotated[str, _meaning("the mail server, as smtp://[user:password@]host:port or smtps://…")] = (
         "smtp://127.0.0.1:25"
@@ -59,10 +67,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warehouse_url: Annotated[str, _meaning("where confirmed orders are announced, by signed POST")] = (
         "http://127.0.0.1:9000/orders"
     )
-    warehouse_secret: Annotated[str, _meaning("the secret of these signatures, as whsec_<base64>")] = (
-        "whsec_aGVhZHJhY2UtZGV2ZWxvcG1lbnQtc2VjcmV0"
-    )
-    stack_dir: Annotated[str | None, _meaning("set by `headrace up` on its processes: the directory they belong to")] = None
+    warehouse_secret: Annotated[
+        str | None, _meaning("the secret of these signatures, as whsec_<base64>; without it nothing is announced")
+    ] = None
+    stack_dir: Annotated[
+        str | None, _meaning("set by `headrace up` on its processes: the directory they belong to")
+    ] = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:

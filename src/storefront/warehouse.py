@@ -71,7 +71,7 @@ class _Answer(msgspec.Struct):
 class Warehouse:
     """Calls the warehouse."""
 
-    def __init__(self, client: httpx.AsyncClient, *, url: str, secret: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, *, url: str, secret: str | None) -> None:
         """Call `url` through `client`, signing with `secret` (`whsec_…`)."""
         self._client = client
         self._url = url
@@ -85,6 +85,9 @@ class Warehouse:
             WarehouseRefusedError: it never will be.
 
         """
+        if self._secret is None:
+            message = "HEADRACE_WAREHOUSE_SECRET is not set: agree on a secret with the warehouse, then retry this job"
+            raise WarehouseRefusedError(message)
         body = msgspec.json.encode(shipment)
         signature = sign(self._secret, message_id=key, timestamp=now(), body=body)
         headers = {**signature, "content-type": "application/json", "idempotency-key": key}

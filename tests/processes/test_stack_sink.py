@@ -19,14 +19,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from headrace.clock import now
-from headrace.settings import Settings
 from headrace.signing import sign
 from headrace.stack.ports import free_port
 from headrace.stack.program import Program
 from headrace.stack.readiness import until
 from tests.servers import running
 
-SECRET = Settings().warehouse_secret
+SECRET = "whsec_" + base64.b64encode(b"a secret of this test").decode()
 FORGED = "whsec_" + base64.b64encode(b"another").decode()
 HOSTILE = "<script>alert('x')</script>"
 TRACE, PARENT, SPAN = bytes(range(1, 17)), bytes(range(1, 9)), bytes(range(2, 10))
@@ -56,7 +55,7 @@ async def sink(tmp_path: Path) -> AsyncIterator[Sink]:
     program = Program(
         name="sink",
         command=(sys.executable, "-m", "headrace.stack.sink", *arguments),
-        environment={"PATH": os.defpath},
+        environment={"PATH": os.defpath, "HEADRACE_WAREHOUSE_SECRET": SECRET},
     )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}") as http:
         with running(program, tmp_path / "sink.log"):

@@ -1,0 +1,1 @@
+"""The ground: the record in PostgreSQL."""

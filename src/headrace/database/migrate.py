@@ -1,8 +1,8 @@
 """Bring the database to the schema of this code, and refuse to run on another one.
 
-Owns the only path by which tables change: Alembic, one branch for Headrace and one for each application that has tables.
-`upgrade` may be called by several processes at once: the first holds a lock, the others find nothing left to do.
-`check_schema` is every process's first act. Never create or alter a table outside a migration.
+Owns the only path by which tables change: Alembic, one branch for Headrace and one for each application that has
+tables. `upgrade` may be called by several processes at once: the first holds a lock, the others find nothing left to
+do. `check_schema` is every process's first act. Never create or alter a table outside a migration.
 """
 
 from __future__ import annotations

@@ -60,6 +60,9 @@ async def _create(connection: AsyncConnection, table: str, day: date) -> None:
     await connection.execute(text(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS)"))
     column = "id" if table == "event_log" else "event_id"
     bounds = {"low": low, "high": high}
-    moved = f"DELETE FROM {table}_default WHERE {column} >= :low AND {column} < :high RETURNING *"
-    await connection.execute(text(f"WITH moved AS ({moved}) INSERT INTO {name} SELECT * FROM moved"), bounds)  # noqa: S608 - names of our own
-    await connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"))
+    caught = f"DELETE FROM {table}_default WHERE {column} >= :low AND {column} < :high RETURNING *"  # noqa: S608 - our own names
+    move = f"WITH moved AS ({caught}) INSERT INTO {name} SELECT * FROM moved"  # noqa: S608 - our own names
+    await connection.execute(text(move), bounds)
+    await connection.execute(
+        text(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')")
+    )

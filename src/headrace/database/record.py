@@ -1,8 +1,8 @@
 """The record: the way to PostgreSQL, and the bell that is rung after a commit.
 
-Owns the engine of a process and its `Wakeup`. A commit rings the bell, and the relay, which listens, works at once instead
-of at its next poll. The bell may fail at any time and nothing is lost: polling is the truth.
-Never NOTIFY inside a business transaction: it takes a lock that is one per database until the commit is done.
+Owns the engine of a process and its `Wakeup`. A commit rings the bell, and the relay, which listens, works at once
+instead of at its next poll. The bell may fail at any time and nothing is lost: polling is the truth. Never NOTIFY
+inside a business transaction: it takes a lock that is one per database until the commit is done.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The states of a job, and which may follow which.
 
-Owns the one transition table; the database enforces the same set by its `job_state` type, and every statement that moves
-a job names the state it comes from. Never move a job by its id alone: another process may have moved it already.
+Owns the one transition table; the database enforces the same set by its `job_state` type, and every statement that
+moves a job names the state it comes from. Never move a job by its id alone: another process may have moved it
+already.
 """
 
 from __future__ import annotations

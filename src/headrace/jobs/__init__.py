@@ -1,0 +1,1 @@
+"""Commands: what is to be done, and how far it is."""

@@ -7,10 +7,11 @@ servers. Never decide by a value's default: a store that is named in the environ
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -67,9 +68,16 @@ def make_plan(settings: Settings, environment: Mapping[str, str], *, port: int, 
     ports = keep_ports(directory / "ports.json", _PORTS)
     ports["api"] = port or ports["api"]
     servers, stores = _stores(environment, ports, directory)
-    api_key = settings.api_key or _kept_key(directory / "api.key")
+    api_key = settings.api_key or _kept(directory / "api.key", lambda: f"hr_{secrets.token_urlsafe(32)}")
+    secret = settings.warehouse_secret or _kept(directory / "warehouse.secret", _new_signing_secret)
     whereabouts = _whereabouts(environment, ports, stores)
-    full = _environment(environment, whereabouts, {**stores, "HEADRACE_API_KEY": api_key, VARIABLE: str(directory)})
+    chosen = {
+        **stores,
+        "HEADRACE_API_KEY": api_key,
+        "HEADRACE_WAREHOUSE_SECRET": secret,
+        VARIABLE: str(directory),
+    }
+    full = _environment(environment, whereabouts, chosen)
     sink = _python("sink", ("headrace.stack.sink", str(directory), str(ports["smtp"]), str(ports["sink"])), full)
     return Plan(
         whereabouts=whereabouts,
@@ -152,8 +160,12 @@ def _python(name: str, module: tuple[str, ...], environment: Mapping[str, str]) 
     )
 
 
-def _kept_key(path: Path) -> str:
-    """Return the API key of this directory, which is made once."""
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """Return the secret that this directory keeps, which is made once."""
     if not path.exists():
-        replace_file(path, f"hr_{secrets.token_urlsafe(32)}".encode())
+        stackfile.write_private(path, make().encode())
     return path.read_text()
+
+
+def _new_signing_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,0 +1,1 @@
+"""The hands: Taskiq workers that run jobs."""

@@ -1,0 +1,1 @@
+"""The migrations of Headrace's own tables, one Alembic branch."""

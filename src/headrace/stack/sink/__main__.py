@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.stack.ports import LOOPBACK
 from headrace.stack.sink.mail import Mailbox
@@ -27,6 +28,9 @@ from headrace.telemetry.logs import configure_logging
 async def serve(settings: Settings, directory: Path, *, smtp_port: int, http_port: int) -> None:
     """Take mail, orders and traces until SIGTERM or SIGINT."""
     mailbox = Mailbox(directory / "mail")
+    if settings.warehouse_secret is None:
+        message = "the sink checks signatures: set HEADRACE_WAREHOUSE_SECRET"
+        raise ConfigurationError(message)
     warehouse = Warehouse(directory / "warehouse", settings.warehouse_secret)
     app = create_app(mailbox, warehouse, Traces())
     server = uvicorn.Server(uvicorn.Config(app, host=LOOPBACK, port=http_port, access_log=False, log_config=None))
