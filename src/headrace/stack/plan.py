@@ -163,7 +163,7 @@ def _python(name: str, module: tuple[str, ...], environment: Mapping[str, str]) 
 def _kept(path: Path, make: Callable[[], str]) -> str:
     """Return the secret that this directory keeps, which is made once."""
     if not path.exists():
-        stackfile.write_private(path, make().encode())
+        replace_file(path, make().encode())
     return path.read_text()
 
 
