@@ -7,6 +7,7 @@ reactions: the code that places and confirms orders imports none of them.
 from __future__ import annotations
 
 from headrace.application import Application
+from storefront.controllers import CONTROLLERS
 from storefront.events import EVENTS
 from storefront.mail import Mailer, open_mailer
 from storefront.reactions.analytics import count_confirmed_orders
@@ -28,5 +29,6 @@ application = Application(
         record_act,
     ),
     providers={Mailer: open_mailer, Warehouse: open_warehouse},
+    controllers=CONTROLLERS,
     migrations="storefront.migrations",
 )

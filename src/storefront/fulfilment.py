@@ -16,11 +16,11 @@ from sqlalchemy import text
 
 from headrace.database.record import Record
 from headrace.database.states import JobState
-from headrace.jobs.queries import JobFilter, list_jobs
+from headrace.jobs.queries import Job, JobFilter, list_jobs
 from storefront.orders import order_tag
-from storefront.reactions.confirmation_mail import mail_confirmation
-from storefront.reactions.invoice import render_invoice
-from storefront.reactions.shipment import request_shipment
+from storefront.reactions.confirmation_mail import mail_confirmation, mail_invoiced_order
+from storefront.reactions.invoice import invoice_confirmed_order, render_invoice
+from storefront.reactions.shipment import request_shipment, ship_confirmed_order
 
 _ON_RECORD = text("""
     SELECT EXISTS (SELECT FROM storefront_invoices WHERE order_id = :order_id) AS invoice,
@@ -28,6 +28,22 @@ _ON_RECORD = text("""
            EXISTS (SELECT FROM storefront_shipments WHERE order_id = :order_id) AS warehouse
 """)
 
+
+class _Reaction(msgspec.Struct, frozen=True):
+    """What brings an effect about: a subscription, and the task that it enqueues."""
+
+    subscription: str
+    task: str
+
+    def among(self, jobs: Sequence[Job]) -> list[JobState]:
+        """Return the states of those jobs that are part of this reaction."""
+        delivery = f"subscription:{self.subscription}"
+        return [job.state for job in jobs if job.task == self.task or delivery in job.tags]
+
+
+_INVOICE = _Reaction(invoice_confirmed_order.name, render_invoice.name)
+_MAIL = _Reaction(mail_invoiced_order.name, mail_confirmation.name)
+_WAREHOUSE = _Reaction(ship_confirmed_order.name, request_shipment.name)
 _STOPPED = {JobState.DEAD, JobState.CANCELLED, JobState.EXPIRED}
 _MOST_JOBS = 100
 
@@ -57,17 +73,24 @@ async def fulfilment_of(record: Record, order_id: UUID) -> Fulfilment:
         done = (await connection.execute(_ON_RECORD, {"order_id": order_id})).one()
     if all(done):
         return Fulfilment(invoice=Progress.READY, confirmation_mail=Progress.READY, warehouse=Progress.READY)
-    jobs = await list_jobs(record, JobFilter(tag=order_tag(order_id)), limit=_MOST_JOBS)
-    states = {name: [job.state for job in jobs if job.task == name] for name in {job.task for job in jobs}}
+    jobs = await _jobs_for(record, order_id)
+    invoice, mail, warehouse = _INVOICE.among(jobs), _MAIL.among(jobs), _WAREHOUSE.among(jobs)
     return Fulfilment(
-        invoice=derive(states.get(render_invoice.name, ()), on_record=done.invoice),
-        confirmation_mail=derive(states.get(mail_confirmation.name, ()), on_record=done.confirmation_mail),
-        warehouse=derive(states.get(request_shipment.name, ()), on_record=done.warehouse),
+        invoice=derive(invoice, on_record=done.invoice),
+        confirmation_mail=derive(mail, on_record=done.confirmation_mail),
+        warehouse=derive(warehouse, on_record=done.warehouse),
     )
+
+
+async def _jobs_for(record: Record, order_id: UUID) -> list[Job]:
+    """Return the jobs that work for an order, and the failed deliveries of its events, which are jobs too."""
+    tags = (order_tag(order_id), f"subject:{order_id}")
+    return [job for tag in tags for job in await list_jobs(record, JobFilter(tag=tag), limit=_MOST_JOBS)]
 
 
 def derive(jobs: Sequence[JobState], *, on_record: bool) -> Progress:
     """Return how far an effect is, from whether it is on record and the states of the jobs that bring it about."""
     if on_record:
         return Progress.READY
-    return Progress.FAILED if jobs and _STOPPED.issuperset(jobs) else Progress.PENDING
+    unfinished = [job for job in jobs if job is not JobState.SUCCEEDED]
+    return Progress.FAILED if unfinished and _STOPPED.issuperset(unfinished) else Progress.PENDING
