@@ -9,12 +9,11 @@ Never keep a delivery after the subscriber has returned.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import text
 
 from headrace.events.model import RecordedEvent
-from headrace.providers import Providers
 from headrace.transaction import Transaction
 
 T = TypeVar("T")
@@ -28,6 +27,14 @@ class AlreadyHandled(BaseException):
     """This event was handled before: roll back and acknowledge. No Exception, so that no subscriber catches it."""
 
 
+class Provides(Protocol):
+    """What hands out the instances that applications provide: a process's providers, or a run."""
+
+    def get(self, kind: type[T]) -> T:
+        """Return the instance of `kind`."""
+        ...
+
+
 class Delivery:
     """One attempt to handle one event, as its subscriber sees it."""
 
@@ -39,7 +46,7 @@ class Delivery:
         event: RecordedEvent,
         *,
         attempt: int,
-        providers: Providers,
+        providers: Provides,
         begin: Callable[[], Awaitable[Transaction]],
     ) -> None:
         """Deliver `event` to `subscription`; `begin` opens the transaction of this attempt."""

@@ -1,9 +1,10 @@
 """What a task is: a typed coroutine function, its name, its queue, and what happens when it fails.
 
-Owns the decorator `task` and the value `Task`, which is Taskiq's decorated task: `await greet.kiq("Ada")` is checked by mypy
-against the function's signature and, through the broker it is bound to, goes through the record. `greet.call("Ada")` builds
-the same call for a transaction. Declaring a task registers nothing: an `Application` lists its tasks.
-The first parameter of the function is always the `Run`; arguments are JSON, decoded into the annotated types by msgspec.
+Owns the decorator `task` and the value `Task`, which is Taskiq's decorated task: `await greet.kiq("Ada")` is checked
+by mypy against the function's signature and, through the broker it is bound to, goes through the record.
+`greet.call("Ada")` builds the same call for a transaction. Declaring a task registers nothing: an `Application`
+lists its tasks. The first parameter of the function is always the `Run`; arguments are JSON, decoded into the
+annotated types by msgspec.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Policy:
 class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
     """A declared task. Make it with `task`."""
 
-    def __init__(  # noqa: D107 - see `task`
+    def __init__(
         self, name: str, function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]], policy: Policy
     ) -> None:
         # Taskiq's own __init__ renames the function and plants it in its module, for process pools; not wanted here.
@@ -74,6 +75,10 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self.description = inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
         self.signature = _signature_without_run(name, function)
         self.args_type = _args_type(name, self.signature, hints)
+
+    def policy_for(self, _args: msgspec.Struct) -> Policy:
+        """Return the policy for an attempt with these arguments: the task's own, unless a subclass knows better."""
+        return self.policy
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Build the call of this task with these arguments, to be enqueued later or elsewhere."""

@@ -1,8 +1,8 @@
 """One attempt of a job, from its claim to the decision about it.
 
-Owns what happens around a task's function: decode the arguments, run under the timeout, decide. A task that used its session
-is settled in that session's transaction, so that effects and outcome commit together; any other outcome is returned, to be
-recorded with those of its neighbours. Nothing that a task raises leaves here.
+Owns what happens around a task's function: decode the arguments, run under the timeout, decide. A task that used its
+session is settled in that session's transaction, so that effects and outcome commit together; any other outcome is
+returned, to be recorded with those of its neighbours. Nothing that a task raises leaves here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from headrace.providers import Providers
 from headrace.tasks.contract import Task
 from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, succeeded, unknown_here
 from headrace.tasks.run import Run
-from headrace.telemetry.scope import Scope
 from headrace.telemetry.messages import Message
+from headrace.telemetry.scope import Scope
 from headrace.telemetry.spans import run
 
 logger = structlog.get_logger(__name__)
@@ -84,7 +84,8 @@ class Execution:
             args = msgspec.json.decode(claim.args, type=task.args_type)
         except msgspec.DecodeError as error:
             return rejected(claim, error, f"the arguments do not fit the task {claim.task} of this code")
-        bound = asyncio.timeout(task.policy.timeout_seconds)
+        policy = task.policy_for(args)
+        bound = asyncio.timeout(policy.timeout_seconds)
         try:
             return await self._run(claim, task, args, bound)
         except asyncio.CancelledError as error:
@@ -94,7 +95,7 @@ class Execution:
             return None
         except Exception as error:  # noqa: BLE001 - failure table: whatever a task raises is an outcome on record
             scope.failed(error)
-            return failed(claim, error, task.policy.retry, timed_out=bound.expired())
+            return failed(claim, error, policy.retry, timed_out=bound.expired())
 
     async def _run(
         self, claim: Claim, task: Task[Any, Any], args: msgspec.Struct, bound: asyncio.Timeout

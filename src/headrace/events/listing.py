@@ -1,0 +1,97 @@
+"""What the record says about subscriptions: how far each is on every lane, and what of it failed.
+
+Owns the value `SubscriptionStatus` and its one statement. Lag is arithmetic on positions, head minus checkpoint, and so
+right whatever happened to Redis. Never read a group's lag from Redis: it is wrong or absent after deletions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, text
+
+from headrace.database.record import Record
+
+
+class LaneStatus(msgspec.Struct, frozen=True):
+    """A subscription on one lane: who reads it, up to where it is handled, and where the lane ends."""
+
+    lane: int
+    owner: UUID | None
+    position: int
+    head: int
+
+
+class SubscriptionStatus(msgspec.Struct, frozen=True):
+    """A subscription as the API shows it."""
+
+    name: str
+    types: Sequence[str]
+    kind: str
+    paused: bool
+    lag: int
+    """Events that it has yet to pass, over all lanes, also those that it does not listen to."""
+    in_flight: int
+    """Failed deliveries that are being tried again at this moment."""
+    retrying: int
+    """Failed deliveries that wait for their next attempt."""
+    dead: int
+    oldest_unhandled_age_seconds: float | None
+    last_error: str | None
+    """Why a projection waits; None where it does not."""
+    lanes: Sequence[LaneStatus]
+
+
+_STATUS = text("""
+    SELECT s.name, s.types, s.kind, s.paused, lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
+           jobs.in_flight, jobs.retrying, jobs.dead
+    FROM subscriptions AS s
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(l.head - c.position), 0) AS lag,
+               extract(epoch FROM now() - min(waiting.created_at)) AS oldest,
+               min(c.last_error) AS last_error,
+               coalesce(jsonb_agg(jsonb_build_object(
+                   'lane', l.lane, 'owner', o.holder, 'position', c.position, 'head', l.head) ORDER BY l.lane)
+                   FILTER (WHERE l.lane IS NOT NULL), '[]')::text AS lanes
+        FROM checkpoints AS c
+        JOIN lanes AS l ON l.lane = c.lane
+        LEFT JOIN leases AS o ON o.name = 'sub:' || c.subscription || ':' || c.lane AND o.expires_at > now()
+        LEFT JOIN lane_log AS g ON l.head > c.position AND g.lane = c.lane AND g.position = c.position + 1
+        LEFT JOIN event_log AS waiting ON waiting.id = g.event_id
+        WHERE c.subscription = s.name) AS lanes
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE j.state IN ('queued', 'running')) AS in_flight,
+               count(*) FILTER (WHERE j.state IN ('scheduled', 'pending', 'retrying')) AS retrying,
+               count(*) FILTER (WHERE j.state = 'dead') AS dead
+        FROM deliveries AS d JOIN jobs AS j ON j.id = d.job_id
+        WHERE d.subscription = s.name) AS jobs
+    WHERE s.name > :after
+    ORDER BY s.name
+    LIMIT :limit
+""")
+
+
+async def list_subscriptions(record: Record, *, limit: int, after: str = "") -> list[SubscriptionStatus]:
+    """Return a page of subscriptions by name, those after the name `after`."""
+    async with record.engine.connect() as connection:
+        rows = (await connection.execute(_STATUS, {"limit": limit, "after": after})).all()
+    return [_status(row) for row in rows]
+
+
+def _status(row: Row[Any]) -> SubscriptionStatus:
+    return SubscriptionStatus(
+        name=row.name,
+        types=tuple(row.types),
+        kind=row.kind,
+        paused=row.paused,
+        lag=int(row.lag),
+        in_flight=row.in_flight,
+        retrying=row.retrying,
+        dead=row.dead,
+        oldest_unhandled_age_seconds=None if row.oldest is None else float(row.oldest),
+        last_error=row.last_error,
+        lanes=msgspec.json.decode(row.lanes, type=tuple[LaneStatus, ...]),
+    )

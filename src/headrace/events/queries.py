@@ -1,0 +1,202 @@
+"""What the record says about events: one, a page of them, the history of a subject, and who has handled what.
+
+Owns the read side of the event road. Reads never lock. Whether a subscription has handled an event follows from the
+inbox, from the job that a failing delivery became, and, for a projection, from its checkpoint: nothing is asked of
+Redis. Never look an event up by anything that has no index.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.clock import first_id_at
+from headrace.database.record import Record
+from headrace.errors import NotFoundError
+from headrace.events.lane import COLUMNS
+from headrace.events.model import RecordedEvent
+
+
+class DeliveryState(StrEnum):
+    """How an event stands with one subscription."""
+
+    PENDING = "pending"
+    HANDLED = "handled"
+    RETRYING = "retrying"
+    DEAD = "dead"
+    SKIPPED = "skipped"
+
+
+class DeliveryStatus(msgspec.Struct, frozen=True):
+    """One subscription's delivery of an event."""
+
+    subscription: str
+    state: DeliveryState
+    attempts: int
+    job_id: UUID | None
+    trace_id: str | None
+    last_error: str | None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event on record; `data` and `attributes` are JSON, `position` is None until the relay has given one."""
+
+    id: UUID
+    type: str
+    version: int
+    source: str
+    source_id: str
+    subject: str | None
+    time: datetime
+    created_at: datetime
+    data: msgspec.Raw
+    attributes: msgspec.Raw
+    trace_id: str
+    traceparent: str
+    lane: int
+    position: int | None
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """Which events are meant; None does not filter. In `type`, `*` stands for any characters."""
+
+    type: str | None = None
+    subject: str | None = None
+    from_time: datetime | None = None
+    trace_id: str | None = None
+
+
+_EVENT = """
+    SELECT e.id, e.type, e.version, e.source, e.source_id, e.subject, e.time, e.created_at, e.data::text AS data,
+           e.attributes::text AS attributes, e.trace_id, e.traceparent, e.lane, l.position
+    FROM event_log AS e LEFT JOIN lane_log AS l ON l.event_id = e.id
+"""
+
+_ONE = text(_EVENT + "WHERE e.id = :id")
+
+_HISTORY = text(
+    _EVENT + "WHERE e.subject = :subject AND (CAST(:until AS timestamptz) IS NULL OR e.time <= :until) ORDER BY e.id"
+)
+
+_RECORDED = text(f"""
+    SELECT {COLUMNS}
+    FROM event_log AS e
+    CROSS JOIN LATERAL (
+        SELECT e.lane, coalesce((SELECT position FROM lane_log WHERE event_id = e.id), 0) AS position) AS placed
+    WHERE e.id = :id
+""")  # noqa: S608 - the columns are ours
+
+# A job's state says how the delivery goes on; what has neither job nor inbox row waits, unless the checkpoint is past it.
+_DELIVERIES = text("""
+    SELECT s.name, s.kind, c.position, c.last_error, i.event_id IS NOT NULL AS entered, d.job_id, j.state, j.attempt,
+           j.trace_id AS job_trace_id, failed.message AS job_error
+    FROM subscriptions AS s
+    LEFT JOIN checkpoints AS c ON c.subscription = s.name AND c.lane = :lane
+    LEFT JOIN inbox AS i ON i.subscription = s.name AND i.event_id = :id
+    LEFT JOIN deliveries AS d ON d.subscription = s.name AND d.event_id = :id
+    LEFT JOIN jobs AS j ON j.id = d.job_id
+    LEFT JOIN LATERAL (
+        SELECT type || ': ' || message AS message FROM job_attempts
+        WHERE job_id = d.job_id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
+    WHERE :type = ANY (s.types)
+    ORDER BY s.name
+""")
+
+
+async def event_by_id(record: Record, event_id: UUID) -> Event:
+    """Return one event.
+
+    Raises:
+        NotFoundError: there is none with this id.
+
+    """
+    async with record.engine.connect() as connection:
+        row = (await connection.execute(_ONE, {"id": event_id})).first()
+    if row is None:
+        message = f"there is no event {event_id}"
+        raise NotFoundError(message)
+    return _event(row)
+
+
+async def recorded_event(connection: AsyncConnection, event_id: UUID) -> RecordedEvent | None:
+    """Return an event as subscribers are given it, None where it is not on record."""
+    row = (await connection.execute(_RECORDED, {"id": event_id})).first()
+    return None if row is None else RecordedEvent(*row)
+
+
+async def deliveries_of(record: Record, event: Event) -> list[DeliveryStatus]:
+    """Return how the event stands with every subscription that listens to its type."""
+    parameters = {"id": event.id, "type": event.type, "lane": event.lane}
+    async with record.engine.connect() as connection:
+        rows = (await connection.execute(_DELIVERIES, parameters)).all()
+    return [_delivery(event, row) for row in rows]
+
+
+async def list_events(record: Record, chosen: EventFilter, *, limit: int, before: UUID | None = None) -> list[Event]:
+    """Return a page of events, newest first, those made before the event `before`."""
+    query, parameters = _listing(chosen, before)
+    async with record.engine.connect() as connection:
+        rows = (await connection.execute(query, parameters | {"limit": limit})).all()
+    return [_event(row) for row in rows]
+
+
+async def history_of(connection: AsyncConnection, subject: str, *, until: datetime | None = None) -> list[Event]:
+    """Return all events of a subject up to a time, oldest first: what its state is folded from."""
+    query = (
+        _EVENT
+        + "WHERE e.subject = :subject AND (CAST(:until AS timestamptz) IS NULL OR e.time <= :until) ORDER BY e.id"
+    )
+    rows = await connection.execute(text(query), {"subject": subject, "until": until})
+    return [_event(row) for row in rows]
+
+
+def _listing(chosen: EventFilter, before: UUID | None) -> tuple[TextClause, dict[str, Any]]:
+    wanted: dict[str, tuple[str, Any]] = {
+        "type": ("e.type LIKE :type", None if chosen.type is None else _pattern(chosen.type)),
+        "subject": ("e.subject = :subject", chosen.subject),
+        "trace_id": ("e.trace_id = :trace_id", chosen.trace_id),
+        "first": ("e.id >= :first", None if chosen.from_time is None else first_id_at(chosen.from_time)),
+        "before": ("e.id < :before", before),
+    }
+    given = {name: value for name, (_, value) in wanted.items() if value is not None}
+    where = "".join(f" AND {wanted[name][0]}" for name in given)
+    return text(f"{_EVENT} WHERE true{where} ORDER BY e.id DESC LIMIT :limit"), given
+
+
+def _pattern(glob: str) -> str:
+    """Turn `orders.*` into the pattern of LIKE."""
+    return glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
+
+
+def _event(row: Row[Any]) -> Event:
+    values = row._asdict()
+    return Event(**values | {name: msgspec.Raw(values[name].encode()) for name in ("data", "attributes")})
+
+
+_OF_JOB = {
+    "succeeded": DeliveryState.HANDLED,
+    "dead": DeliveryState.DEAD,
+    "cancelled": DeliveryState.SKIPPED,
+    "expired": DeliveryState.SKIPPED,
+}
+
+
+def _delivery(event: Event, row: Row[Any]) -> DeliveryStatus:
+    """Say how one subscription stands with an event."""
+    if row.job_id is not None:
+        state = _OF_JOB.get(row.state, DeliveryState.RETRYING)
+        return DeliveryStatus(row.name, state, row.attempt or 1, row.job_id, row.job_trace_id, row.job_error)
+    passed = event.position is not None and row.position is not None and row.position >= event.position
+    if row.entered or (passed and row.kind == "projection"):
+        return DeliveryStatus(row.name, DeliveryState.HANDLED, 1, None, event.trace_id, None)
+    if passed:
+        return DeliveryStatus(row.name, DeliveryState.SKIPPED, 0, None, None, None)
+    waits = row.last_error is not None and event.position == (row.position or 0) + 1
+    state = DeliveryState.RETRYING if waits else DeliveryState.PENDING
+    return DeliveryStatus(row.name, state, int(waits), None, None, row.last_error if waits else None)

@@ -1,0 +1,156 @@
+"""The consumer: one subscription in this process, from reading to handing over.
+
+Owns the lanes that this process holds of the subscription, and the loop that reads them over a connection of its own. A
+lane is prepared before it is read: checkpoint from the record, group rewound to it. From then on its positions are
+dense, so whatever happens to the stream or the group is noticed at the next entry or, where none comes, after half a
+second: what was taken by somebody else or is not there is fetched from the record, what comes twice is passed over.
+Never cancel a read: it ends by itself within its BLOCK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import structlog
+
+from headrace.database.driver import borrowed
+from headrace.database.record import Record
+from headrace.events.lane import events_after
+from headrace.leases import Fence
+from headrace.loops import Pace, Stop, repeat
+from headrace.streams.groups import Entry, GroupLostError, Groups, Reader
+from headrace.streams.payload import encode
+from headrace.subscribers.checkpoints import load
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.lane import Lane, Reactor
+
+logger = structlog.get_logger(__name__)
+
+COUNT = 250
+"""Entries of a lane that one read brings at most."""
+
+_FILL = 500
+_REST_SECONDS = 0.5
+_PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
+
+
+class Consumer:
+    """Reads the lanes it owns and offers their entries to the reactor."""
+
+    def __init__(self, subscription: Subscription, record: Record, *, reader: Reader, groups: Groups) -> None:
+        self.subscription = subscription
+        self.lanes: dict[int, Lane] = {}
+        """The lanes that this process holds."""
+        self._record = record
+        self._reader = reader
+        self._groups = groups
+        self._changed = asyncio.Event()
+
+    def own(self, number: int, fence: Fence) -> None:
+        """Begin with a lane whose lease was taken."""
+        self.lanes[number] = Lane(number, fence)
+        self.wake()
+
+    def lose(self, number: int) -> None:
+        """Stop with a lane at once: somebody else has it."""
+        self.lanes.pop(number).lost = True
+        logger.warning("lane_lost", subscription=self.subscription.name, lane=number)
+
+    def give_back(self, number: int) -> None:
+        """Let go of a lane that is finished."""
+        self.lanes.pop(number).lost = True
+
+    def wake(self) -> None:
+        """Say that there may be more to read: a lane came, or has room again."""
+        self._changed.set()
+
+    async def run(self, reactor: Reactor, stop: Stop) -> None:
+        """Read until `stop` is set; what was taken up goes on in the reactor."""
+        await repeat(f"consume {self.subscription.name}", lambda: self._read_on(reactor, stop), _PACE, stop)
+
+    async def _read_on(self, reactor: Reactor, stop: Stop) -> None:
+        while not stop.is_set():
+            await self.run_once(reactor)
+
+    async def run_once(self, reactor: Reactor) -> int:
+        """Prepare new lanes, read once, offer what came; return how many entries that were."""
+        self._changed.clear()
+        for lane in [lane for lane in self.lanes.values() if not lane.prepared]:
+            await self._prepare(lane)
+        wanted = {number: lane for number, lane in self.lanes.items() if lane.is_read and reactor.has_room(lane)}
+        if not wanted:
+            await self._rest()
+            return 0
+        since_ns = time.time_ns()
+        try:
+            read = await self._reader.read(list(wanted), count=COUNT)
+        except GroupLostError as error:
+            await self._rewind(wanted.values(), str(error))
+            return 0
+        if not read:
+            await self._look(list(wanted.values()))
+        for number, entries in read.items():
+            await self._offer(reactor, wanted[number], entries, since_ns=since_ns)
+        return sum(map(len, read.values()))
+
+    async def _rest(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_SECONDS):
+                await self._changed.wait()
+
+    async def _prepare(self, lane: Lane) -> None:
+        """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
+        async with borrowed(self._record.engine) as connection:
+            checkpoint, head = await load(connection, self.subscription.name, lane.number)
+        await self._groups.rewind(lane.number, checkpoint)
+        lane.begin(checkpoint, head)
+        lane.prepared = True
+
+    async def _rewind(self, lanes: Iterable[Lane], reason: str) -> None:
+        """Make groups that are gone anew, where this process is on each lane."""
+        logger.warning("group_lost", subscription=self.subscription.name, reason=reason)
+        for lane in lanes:
+            await self._groups.rewind(lane.number, lane.progress.taken)
+
+    async def _look(self, lanes: Sequence[Lane]) -> None:
+        """Find out, when nothing comes, whether somebody else was given what was ours."""
+        delivered = await self._groups.delivered([lane.number for lane in lanes])
+        for lane in lanes:
+            position = delivered[lane.number]
+            if position is not None and position > lane.progress.taken and not lane.lost:
+                logger.warning("entries_taken", subscription=self.subscription.name, lane=lane.number, upto=position)
+                await self._groups.rewind(lane.number, lane.progress.taken)
+
+    async def _offer(self, reactor: Reactor, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
+        if lane.lost or not lane.prepared:
+            return  # whoever goes on with it begins at the checkpoint
+        fresh = [entry for entry in entries if entry.position >= lane.next]
+        if len(fresh) < len(entries):
+            await self._groups.acknowledge({lane.number: [e.position for e in entries if e.position < lane.next]})
+        if not fresh:
+            return
+        if fresh[0].position == lane.next and fresh[-1].position - fresh[0].position == len(fresh) - 1:
+            await reactor.offer(lane, fresh, since_ns=since_ns)
+        else:
+            await self._fill(reactor, lane, upto=fresh[-1].position)
+
+    async def _fill(self, reactor: Reactor, lane: Lane, *, upto: int) -> None:
+        """Take from the record what the stream did not bring; the group goes on after it."""
+        name, after = self.subscription.name, lane.progress.taken
+        async with borrowed(self._record.engine) as connection:
+            _, head = await load(connection, name, lane.number)
+            found = await events_after(connection, lane.number, after, limit=_FILL)
+        first = found[0][0] if found else min(upto, head) + 1
+        entries = [Entry(position, None) for position in range(lane.next, min(first, lane.next + _FILL))]
+        if len(entries) == first - lane.next:
+            entries += [Entry(position, encode(event)) for position, event in found]
+        logger.warning("lane_filled", subscription=name, lane=lane.number, after=after, count=len(entries))
+        if entries:
+            lane.suspect_until = max(lane.suspect_until, entries[-1].position)
+            await reactor.offer(lane, entries, since_ns=time.time_ns())
+        else:
+            await self._rest()  # a stranger wrote past the head: the relay mends the stream
+        await self._groups.rewind(lane.number, lane.progress.taken)

@@ -1,0 +1,99 @@
+"""A failing delivery becomes a job, so that it holds nothing up.
+
+Owns the transaction that turns the first, live attempt of a delivery into a job of the task `headrace.deliver`: the job
+begins with that attempt on record, and waits for the second as the subscription's retry policy says, or is dead at once
+where no further attempt can help. A delivery that has its job already gets no second one. Never acknowledge a failing
+delivery before this has committed.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import msgspec
+from sqlalchemy import text
+
+from headrace.clock import new_id
+from headrace.database.record import Record
+from headrace.events.model import RecordedEvent
+from headrace.jobs.call import Call
+from headrace.subscribers.contract import Subscription
+from headrace.telemetry.propagation import current_traceparent, trace_id_of
+from headrace.transaction import transaction
+
+DELIVER = "headrace.deliver"
+"""The task that tries a delivery again."""
+
+QUEUE = "headrace"
+"""Where these jobs wait: a flood of failing deliveries must not stand in the way of an application's own jobs."""
+
+_MAX_TEXT = 16_000
+
+_CLAIM = text("""
+    INSERT INTO deliveries (subscription, event_id, job_id) VALUES (:subscription, :event_id, :job_id)
+    ON CONFLICT DO NOTHING
+""")
+
+# A delivery's job is born with its first attempt behind it; nobody can have seen it in another state.
+_AFTER_FIRST = text("""
+    WITH born AS (
+        UPDATE jobs SET attempt = 1, state = CAST(:state AS job_state),
+                        finished_at = CASE WHEN :state = 'dead' THEN now() END
+        WHERE id = :job_id)
+    INSERT INTO job_attempts (job_id, attempt, fence, outcome, type, message, traceback, trace_id)
+    VALUES (:job_id, 1, 0, :outcome, :type, :message, :traceback, :trace_id)
+""")
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a live attempt failed: `outcome` is `failed`, `timed_out` or `rejected`."""
+
+    error: BaseException
+    outcome: str = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further attempt can help, whatever the policy says."""
+        return self.outcome == "rejected"
+
+
+async def become_job(record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure) -> None:
+    """Record the failed live attempt of a delivery and the job that goes on with it."""
+    retry = subscription.policy.retry
+    again = not failure.is_final and retry.max_attempts > 1 and retry.allows(failure.error)
+    job_id = new_id()
+    async with transaction(record) as tx:
+        row = {"subscription": subscription.name, "event_id": event.id, "job_id": job_id}
+        if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
+            return
+        delay = retry.delay_seconds(1) if again else None
+        await tx.enqueue_calls([_call(subscription, event, delay_seconds=delay)], ids=[job_id])
+        state = "retrying" if again else "dead"
+        await tx.connection.execute(_AFTER_FIRST, {"job_id": job_id, "state": state} | _described(failure))
+
+
+def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None) -> Call:
+    args = msgspec.json.encode({"subscription": subscription.name, "event_id": event.id})
+    return Call(
+        task=DELIVER,
+        args=msgspec.Raw(args),
+        queue=QUEUE,
+        max_attempts=subscription.policy.retry.max_attempts,
+        delay_seconds=delay_seconds,
+        tags=(f"subscription:{subscription.name}", f"subject:{event.key}"),
+    )
+
+
+def _described(failure: Failure) -> dict[str, str]:
+    return {
+        "outcome": failure.outcome,
+        "type": type(failure.error).__qualname__,
+        "message": _storable(str(failure.error)),
+        "traceback": _storable("".join(traceback.format_exception(failure.error))),
+        "trace_id": trace_id_of(current_traceparent()),
+    }
+
+
+def _storable(message: str) -> str:
+    """Return the end of a text without what PostgreSQL refuses: NUL and lone surrogates."""
+    return message[-_MAX_TEXT:].replace("\x00", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()

@@ -1,0 +1,91 @@
+"""One live attempt to handle one event.
+
+Owns what happens around a subscriber's function: read the event's data, open the span, run under the timeout, commit
+what was written through the delivery together with its entry in the inbox. It returns how the attempt ended and decides
+nothing else. Whatever a subscriber raises is a failure returned, never an exception that leaves here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+from headrace.clock import now
+from headrace.database.record import Record
+from headrace.events.model import RecordedEvent
+from headrace.providers import Providers
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.delivery import AlreadyHandled, Delivery
+from headrace.subscribers.failures import Failure
+from headrace.telemetry.messages import Message
+from headrace.telemetry.names import event_destination
+from headrace.telemetry.scope import Scope
+from headrace.telemetry.spans import process
+from headrace.transaction import Transaction, transaction
+
+
+class Handled(Enum):
+    """How a successful attempt stands with the inbox."""
+
+    ENTERED = auto()
+    """It is in the inbox: its own transaction put it there, or an earlier delivery's."""
+    TO_ENTER = auto()
+    """The subscriber used no transaction: the inbox is still to be told."""
+
+
+class Handling:
+    """Handles the events of one subscriber."""
+
+    def __init__(
+        self, subscription: Subscription, record: Record, *, providers: Providers, gate: asyncio.Semaphore
+    ) -> None:
+        """Handle for `subscription`; `gate` bounds the transactions that this process has open at once."""
+        self._subscription = subscription
+        self._record = record
+        self._providers = providers
+        self._gate = gate
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
+            event.type: msgspec.json.Decoder(event.data_type) for event in subscription.events
+        }
+
+    async def attempt(self, event: RecordedEvent, received: str | None = None) -> Handled | Failure:
+        """Handle an event for the first time; `received` is the traceparent of the read that brought it."""
+        age = (now() - event.created_at).total_seconds()
+        message = Message(event.id, event.traceparent, age_seconds=age, linked=(received,) if received else ())
+        with process(event_destination(event.type), message, group=self._subscription.name) as scope:
+            return await self._attempt(event, scope)
+
+    async def _attempt(self, event: RecordedEvent, scope: Scope) -> Handled | Failure:
+        try:
+            data = self._decoders[event.type].decode(event.data)
+        except msgspec.MsgspecError as error:
+            scope.failed(error)
+            return Failure(error, "rejected")
+        bound = asyncio.timeout(self._subscription.policy.timeout_seconds)
+        try:
+            return await self._run(event, data, bound)
+        except AlreadyHandled:
+            return Handled.ENTERED
+        except asyncio.CancelledError as error:
+            if (me := asyncio.current_task()) is None or me.cancelling():
+                raise
+            return Failure(error)  # not ours: something that the subscriber waited for was cancelled
+        except Exception as error:  # noqa: BLE001 - failure table: whatever a subscriber raises becomes a job on record
+            scope.failed(error)
+            return Failure(error, "timed_out" if bound.expired() else "failed")
+
+    async def _run(self, event: RecordedEvent, data: object, bound: asyncio.Timeout) -> Handled:
+        async with AsyncExitStack() as stack:
+
+            async def begin() -> Transaction:
+                await stack.enter_async_context(self._gate)
+                return await stack.enter_async_context(transaction(self._record))
+
+            delivery = Delivery(self._subscription.name, event, attempt=1, providers=self._providers, begin=begin)
+            async with bound:
+                await self._subscription.function(delivery, data)
+            return Handled.TO_ENTER if delivery.transaction is None else Handled.ENTERED

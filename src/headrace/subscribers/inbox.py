@@ -1,0 +1,36 @@
+"""The inbox: which events a subscription has handled.
+
+Owns the statements over `inbox` that take many events at once: entering those whose subscriber used no transaction, and
+asking, before events are handled that may have been handled before, which of them are settled. An event that became a
+job counts as settled too: its job handles it. Never ask row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+_ENTER = """
+    INSERT INTO inbox (subscription, event_id) SELECT $1, id FROM unnest($2::uuid[]) AS given(id)
+    ON CONFLICT DO NOTHING
+"""
+
+_SETTLED = """
+    SELECT event_id FROM inbox WHERE subscription = $1 AND event_id = ANY($2::uuid[])
+    UNION ALL
+    SELECT event_id FROM deliveries WHERE subscription = $1 AND event_id = ANY($2::uuid[])
+"""
+
+
+async def enter(connection: asyncpg.Connection[asyncpg.Record], subscription: str, events: Sequence[UUID]) -> None:
+    """Note that these events are handled."""
+    await connection.execute(_ENTER, subscription, events)
+
+
+async def settled(
+    connection: asyncpg.Connection[asyncpg.Record], subscription: str, events: Sequence[UUID]
+) -> set[UUID]:
+    """Return those of the events that are handled or have a job."""
+    return {row["event_id"] for row in await connection.fetch(_SETTLED, subscription, events)}

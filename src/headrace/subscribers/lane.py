@@ -1,0 +1,66 @@
+"""A lane in the hands of one subscription of this process.
+
+Owns what is known about it: the lease it is held under, how far it is, and whether it is still ours. The consumer
+prepares it (checkpoint loaded, group rewound), reads it and feeds it to a reactor, which handles the events and reports
+what is done. Never touch a lane that is lost: its next owner has begun at the checkpoint already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.leases import Fence
+from headrace.streams.groups import Entry
+from headrace.subscribers.progress import Progress
+
+
+class Lane:
+    """One lane, owned under `fence`."""
+
+    __slots__ = ("draining", "fence", "lost", "number", "prepared", "progress", "saved", "suspect_until")
+
+    def __init__(self, number: int, fence: Fence) -> None:
+        self.number = number
+        self.fence = fence
+        self.prepared = False
+        self.lost = False
+        """Somebody else owns it by now."""
+        self.draining = False
+        """It is to be given back: nothing more is read, what was taken up is finished."""
+        self.begin(checkpoint=0, head=0)
+
+    def begin(self, checkpoint: int, head: int) -> None:
+        """Begin after a checkpoint; what lies before `head` may have been handled by an earlier owner."""
+        self.progress = Progress(checkpoint)
+        self.saved = checkpoint
+        """The position that the checkpoint on record has."""
+        self.suspect_until = head
+
+    @property
+    def next(self) -> int:
+        """The position that is expected from the stream."""
+        return self.progress.taken + 1
+
+    @property
+    def is_read(self) -> bool:
+        """Whether entries of this lane are wanted at all."""
+        return self.prepared and not self.lost and not self.draining
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all that was taken up is done and on record."""
+        return not self.prepared or (self.progress.in_flight == 0 and self.saved == self.progress.position)
+
+
+class Reactor(Protocol):
+    """What handles the entries of a subscription: concurrently, or as a projection."""
+
+    def has_room(self, lane: Lane) -> bool:
+        """Tell whether more entries of this lane may be offered."""
+
+    async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
+        """Take up entries that follow one another from `lane.next` on, of a read begun at `since_ns`."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""

@@ -1,0 +1,131 @@
+"""The projection's way: a lane's events in their order, batch by batch, exactly once.
+
+Owns one worker per lane. A batch is applied in a transaction that first moves the checkpoint, by comparing it with
+where this worker believes it to be: if somebody else has moved it, nothing is applied, and the lane is prepared anew
+from the record. A batch that fails is rolled back and tried again, with growing pauses, until it succeeds; the
+checkpoint's row says since when and why. Other lanes go on meanwhile. Acknowledging comes last and only tidies up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import asyncpg
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from headrace.database.driver import borrowed
+from headrace.database.record import Record
+from headrace.errors import FencedError
+from headrace.events.model import RecordedEvent
+from headrace.loops import Pace, Stop
+from headrace.streams.connection import AWAY
+from headrace.streams.groups import Entry, Groups
+from headrace.subscribers.batch import batch_of, event_of
+from headrace.subscribers.checkpoints import mark_failing, move_within
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.lane import Lane
+from headrace.telemetry.spans import process_batch, receive
+from headrace.transaction import transaction
+
+logger = structlog.get_logger(__name__)
+
+BATCH = 500
+ROOM = 1000
+"""How many entries of a lane may wait in memory."""
+
+_PACE = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=5.0)
+
+Item = tuple[int, RecordedEvent | None]
+"""A position, and its event where the projection listens to it."""
+
+
+class Projecting:
+    """Applies the entries of one projection."""
+
+    def __init__(
+        self, subscription: Subscription, record: Record, *, groups: Groups, on_room: Callable[[], None]
+    ) -> None:
+        """Call `on_room` when a lane has room for more."""
+        self._subscription = subscription
+        self._types = frozenset(subscription.types)
+        self._record = record
+        self._groups = groups
+        self._on_room = on_room
+        self._queues: dict[Lane, deque[Item]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._forever = asyncio.Event()
+
+    def has_room(self, lane: Lane) -> bool:
+        """Tell whether the lane has fewer entries waiting than it may."""
+        return len(self._queues.get(lane, ())) < ROOM
+
+    async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
+        """Queue the entries of a lane for its worker."""
+        items = [(entry.position, await event_of(self._record, lane.number, entry, self._types)) for entry in entries]
+        if events := [event for _, event in items if event is not None]:
+            receive(batch_of(events, self._subscription.name, lane.number), since_ns=since_ns)
+        lane.progress.take(entries[-1].position)
+        if lane in self._queues:
+            self._queues[lane].extend(items)
+        elif self._group is not None:
+            self._queues[lane] = deque(items)
+            self._group.create_task(self._work(lane))
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            await self._forever.wait()
+
+    async def _work(self, lane: Lane) -> None:
+        """Empty the queue of a lane."""
+        queue = self._queues[lane]
+        failures = 0
+        while queue and not lane.lost and lane.prepared:
+            batch = [queue[place] for place in range(min(BATCH, len(queue)))]
+            try:
+                await self.apply(lane, batch)
+            except FencedError:
+                lane.prepared = False  # begin anew at what the record says
+            except Exception as error:  # noqa: BLE001 - failure table: a projection that fails waits, visibly, and goes on
+                failures += 1
+                await self._wait(lane, error, failures)
+                continue
+            else:
+                for _ in batch:
+                    queue.popleft()
+            failures = 0
+            self._on_room()
+        del self._queues[lane]
+        self._on_room()
+
+    async def apply(self, lane: Lane, batch: Sequence[Item]) -> None:
+        """Apply one batch and move the checkpoint over it.
+
+        Raises:
+            FencedError: the checkpoint is not where it was left: nothing was applied.
+
+        """
+        name, last = self._subscription.name, batch[-1][0]
+        events = [event for _, event in batch if event is not None]
+        with process_batch(batch_of(events, name, lane.number)):
+            async with transaction(self._record) as tx:
+                if not await move_within(tx, name, lane.number, expected=lane.saved, position=last):
+                    message = f"the checkpoint of {name} on lane {lane.number} is not at {lane.saved}"
+                    raise FencedError(message)
+                if events:
+                    await self._subscription.function(tx, events)
+        lane.progress.done(position for position, _ in batch)
+        lane.saved = last
+        with suppress(*AWAY):  # failure table: Redis is away; the checkpoint has moved, that is enough
+            await self._groups.acknowledge({lane.number: [position for position, _ in batch]})
+
+    async def _wait(self, lane: Lane, error: Exception, failures: int) -> None:
+        logger.warning("projection_waits", subscription=self._subscription.name, lane=lane.number, error=repr(error))
+        with suppress(OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with borrowed(self._record.engine) as connection:
+                await mark_failing(connection, self._subscription.name, lane.number, error=repr(error))
+        await Stop().wait(_PACE.backoff_seconds(failures))

@@ -1,0 +1,81 @@
+"""The task `headrace.deliver`: a delivery that failed live, tried again as a job.
+
+Owns the second and all further attempts to handle an event. The job's retry policy is its subscription's. What the
+subscriber writes commits together with the inbox and the job's outcome, so its effects happen once even where a live
+attempt succeeds late. A delivery whose subscription or event is gone is dead with that reason. Never acknowledge on the
+belt from here: the live attempt did when the job was born.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from headrace.events.model import RecordedEvent
+from headrace.events.queries import recorded_event
+from headrace.jobs.retry import PermanentError
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.delivery import AlreadyHandled, Delivery
+from headrace.subscribers.failures import DELIVER, QUEUE
+from headrace.tasks.contract import Policy, Task
+from headrace.tasks.run import Run
+
+
+class Redelivery(Task[[str, UUID], str]):
+    """The task over the subscriptions of the loaded applications."""
+
+    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
+        """Deliver to these subscriptions."""
+        super().__init__(DELIVER, _delivering(subscriptions), Policy(queue=QUEUE))
+        self._subscriptions = subscriptions
+
+    def policy_for(self, _args: msgspec.Struct) -> Policy:
+        """Return the policy of the job's subscription."""
+        found = self._subscriptions.get(getattr(_args, "subscription", ""))
+        if found is None:
+            return self.policy
+        return Policy(queue=QUEUE, retry=found.policy.retry, timeout_seconds=found.policy.timeout_seconds)
+
+
+def _delivering(
+    subscriptions: Mapping[str, Subscription],
+) -> Callable[[Run, str, UUID], Coroutine[Any, Any, str]]:
+    async def deliver(run: Run, subscription: str, event_id: UUID) -> str:
+        """Try again to handle an event that a subscription failed to handle."""
+        found = subscriptions.get(subscription)
+        if found is None:
+            message = f"no application of this worker has the subscription {subscription}"
+            raise LookupError(message)
+        async with run.read() as connection:
+            event = await recorded_event(connection, event_id)
+        if event is None:
+            message = f"the event {event_id} is no longer on record"
+            raise PermanentError(message)
+        return await _redeliver(run, found, event)
+
+    return deliver
+
+
+async def _redeliver(run: Run, subscription: Subscription, event: RecordedEvent) -> str:
+    delivery = Delivery(subscription.name, event, attempt=run.attempt, providers=run, begin=run.begin)
+    try:
+        await subscription.function(delivery, _data_of(subscription, event))
+        await delivery.begin()
+    except AlreadyHandled:
+        return "handled before"
+    return "handled"
+
+
+def _data_of(subscription: Subscription, event: RecordedEvent) -> Any:  # noqa: ANN401 - one of the subscription's events
+    declared = next((one for one in subscription.events if one.type == event.type), None)
+    if declared is None:
+        message = f"{subscription.name} does not listen to {event.type} any more"
+        raise PermanentError(message)
+    try:
+        return msgspec.json.decode(event.data, type=declared.data_type)
+    except msgspec.MsgspecError as error:
+        message = f"the data of {event.type} do not fit: {error}"
+        raise PermanentError(message) from error
