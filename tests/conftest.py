@@ -7,7 +7,6 @@ be allowed to create databases, and the second loses what its databases hold.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import os
 import secrets
@@ -20,8 +19,7 @@ import redis
 from headrace.database import migrate
 from tests.servers import PostgresServer, RedisServer, running_postgres, running_redis
 
-APPLICATIONS = ("storefront.migrations",)
-MIGRATIONS = tuple(name for name in APPLICATIONS if (spec := importlib.util.find_spec(name)) and spec.origin)
+MIGRATIONS = ("storefront.migrations",)
 
 
 def with_path(url: str, path: str) -> str:
