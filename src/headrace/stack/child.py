@@ -90,9 +90,11 @@ class Child:
             code = await process.wait()
             self._set_pid(None)
             return code
-        ended = asyncio.create_task(process.wait())
+        ended, worker = asyncio.create_task(process.wait()), None
         while not ended.done():
-            self._set_pid(_working_child(process.pid))
+            if worker is None or not _works(worker):
+                worker = _working_child(process.pid)
+                self._set_pid(worker.pid if worker else None)
             await asyncio.wait([ended], timeout=_LOOK_SECONDS)
         self._set_pid(None)
         return await ended
@@ -127,12 +129,10 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _working_child(parent: int) -> int | None:
+def _working_child(parent: int) -> psutil.Process | None:
     """Return the child that works: not a dead one, nor multiprocessing's own tracker."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(parent).children():
-            if _works(child):
-                return child.pid
+        return next(filter(_works, psutil.Process(parent).children()), None)
     return None
 
 
