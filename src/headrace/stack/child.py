@@ -138,6 +138,7 @@ def _working_child(parent: int) -> psutil.Process | None:
 
 def _works(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(process.cmdline())
+        alive = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return alive and "resource_tracker" not in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False
