@@ -7,7 +7,8 @@ Never decide anything about orders here.
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
+from itertools import dropwhile
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,11 +21,12 @@ from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of, place_of
 from headrace.database.record import Record
 from headrace.errors import FieldError, InvalidInputError
+from headrace.events.queries import history_of
 from headrace.telemetry.propagation import trace_id_now
 from headrace.transaction import Transaction
 from storefront.drafts import OrderDraft, checked
 from storefront.fulfilment import fulfilment_of
-from storefront.history import OrderState
+from storefront.history import History, OrderState, fold, in_order, read, shown
 from storefront.orders import Order, confirm, find, place
 from storefront.reactions import analytics, audit
 from storefront.reactions.analytics import SalesOfDay
@@ -90,6 +92,32 @@ class OrdersController(Controller):
             raise NotFoundException(message, headers=_TRY_AGAIN)
         headers = {"Content-Disposition": f'inline; filename="{invoice.number}.pdf"'}
         return Response(invoice.pdf, media_type="application/pdf", headers=headers)
+
+    @get("/{order_id:uuid}/history", summary="Show an order's history")
+    async def show_history(
+        self,
+        request: AnyRequest,
+        order_id: UUID,
+        at: Annotated[datetime | None, Parameter(description="as of this time, RFC 3339; now where absent")] = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> History:
+        """Show what happened to an order up to a time, oldest first, and the state folded from it."""
+        until = at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
+        async with _record_of(request).engine.connect() as connection:
+            await find(connection, order_id)
+            events = in_order(await history_of(connection, str(order_id), until=until))
+        after = id_of(cursor)
+        acts = (read(event.type, event.data) for event in events)
+        rest = list(dropwhile(lambda event: event.id != after, events))[1:] if after else events
+        page = page_of(rest[: limit + 1], limit, lambda event: str(event.id))
+        return History(
+            order_id=order_id,
+            at=until,
+            events=[shown(event) for event in page.items],
+            next_cursor=page.next_cursor,
+            state=fold(act for act in acts if act and act.order_id == order_id),
+        )
 
 
 class AnalyticsController(Controller):

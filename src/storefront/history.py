@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from headrace.events.queries import Event
 from headrace.events.registry import event_type_of
 from storefront.events import (
     EVENTS,
@@ -46,6 +48,40 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     fulfilment: Fulfilment = NOTHING_YET
 
 
+class RecordedAct(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of an order, as its history shows it."""
+
+    id: UUID
+    type: str
+    time: datetime
+    data: dict[str, Any]
+    trace_id: str
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to an order up to a time, oldest first, and what it was then."""
+
+    order_id: UUID
+    at: datetime | None
+    """The time that was asked for; None for now."""
+    events: list[RecordedAct]
+    next_cursor: str | None
+    """What to give as `cursor` for the events that follow; `state` is folded from all of them in any case."""
+    state: OrderState | None
+    """None where the order did not exist yet."""
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """Return events of one order as they followed one another: by their place on the lane, the newest by their ids."""
+    return sorted(events, key=lambda event: (event.position is None, event.position or 0, event.id))
+
+
+def shown(event: Event) -> RecordedAct:
+    """Show an event of the log."""
+    data = msgspec.json.decode(event.data, type=dict[str, Any])
+    return RecordedAct(id=event.id, type=event.type, time=event.time, data=data, trace_id=event.trace_id)
+
+
 def fold(acts: Iterable[Act]) -> OrderState | None:
     """Return the state that these events of one order lead to, None where it was not created yet."""
     state: OrderState | None = None
@@ -54,7 +90,7 @@ def fold(acts: Iterable[Act]) -> OrderState | None:
     return state
 
 
-def read(event_type: str, data: bytes | str) -> Act | None:
+def read(event_type: str, data: bytes | str | msgspec.Raw) -> Act | None:
     """Return the event of the storefront that a record holds, None where it is none of them or cannot be read."""
     kind = _KINDS.get(event_type)
     try:

@@ -18,6 +18,9 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from headrace.stack.ports import free_port
 
+SECRET = "whsec_aGVhZHJhY2UtdGVzdC1zZWNyZXQtMTIzNDU2"  # noqa: S105 - a secret of these tests
+"""What calls to the warehouse are signed with."""
+
 
 class Sink:
     """Keeps mails; answers with `refusal` instead where it is set."""

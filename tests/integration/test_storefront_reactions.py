@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime
 from uuid import UUID
 
+import msgspec
 import pytest
 from pypdf import PdfReader
 from sqlalchemy import text
@@ -27,7 +28,7 @@ from storefront.reactions.confirmation_mail import mail_confirmation
 from storefront.reactions.invoice import find_invoice, render_invoice
 from storefront.reactions.shipment import request_shipment
 from tests.integration.storefront_road import Road, open_road
-from tests.integration.storefront_world import Depot, Sink, listening, running_depot, running_sink
+from tests.integration.storefront_world import SECRET, Depot, Sink, listening, running_depot, running_sink
 
 READY = Progress.READY
 ALL_READY = Fulfilment(invoice=READY, confirmation_mail=READY, warehouse=READY)
@@ -55,6 +56,7 @@ def settings(database_url: str, sink: Sink, depot: Depot) -> Settings:
         database_url=database_url,
         smtp_url=f"smtp://127.0.0.1:{sink.port}",
         warehouse_url=f"http://127.0.0.1:{depot.server_port}/orders",
+        warehouse_secret=SECRET,
     )
 
 
@@ -125,9 +127,7 @@ async def test_effects_happen_once_when_everything_is_delivered_again(road: Road
 async def test_mail_fails_and_is_mended_when_the_mail_server_is_lost(settings: Settings, sink: Sink) -> None:
     """Retries, then dead, visible in the order; the retry of the dead job mends it by itself."""
     port = free_port()
-    away = Settings(
-        database_url=settings.database_url, smtp_url=f"smtp://127.0.0.1:{port}", warehouse_url=settings.warehouse_url
-    )
+    away = msgspec.structs.replace(settings, smtp_url=f"smtp://127.0.0.1:{port}")
     async with open_road(away) as road:
         order = await ordered(road)
         await road.follow()

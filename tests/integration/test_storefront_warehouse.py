@@ -19,9 +19,8 @@ from storefront.warehouse import (
     WarehouseRefusedError,
     open_warehouse,
 )
-from tests.integration.storefront_world import Depot, running_depot
+from tests.integration.storefront_world import SECRET, Depot, running_depot
 
-SECRET = "whsec_aGVhZHJhY2UtdGVzdC1zZWNyZXQtMTIzNDU2"  # noqa: S105 - a secret of this test
 SHIPMENT = Shipment(
     order_id="01939c2e-7f00-7000-8000-0123456789ab",
     customer_email="ada@example.com",
@@ -109,6 +108,17 @@ async def test_redirect_is_not_followed_when_the_warehouse_sends_one(depot: Depo
         await call(depot.server_port)
 
     assert len(depot.calls) == 1
+
+
+async def test_nothing_is_announced_when_there_is_no_secret(depot: Depot) -> None:
+    """An unsigned call would teach the warehouse to trust anybody; the error says what to set."""
+    settings = Settings(warehouse_url=f"http://127.0.0.1:{depot.server_port}/orders")
+
+    async with open_warehouse(settings) as warehouse:
+        with pytest.raises(WarehouseRefusedError, match="HEADRACE_WAREHOUSE_SECRET"):
+            await warehouse.request_shipment(SHIPMENT, key="job-1")
+
+    assert depot.calls == []
 
 
 async def test_call_is_worth_another_attempt_when_nobody_listens() -> None:
