@@ -1,7 +1,7 @@
 """The one transaction: domain rows, jobs and events commit together, or none of them does.
 
-Owns the only place that commits. `enqueue` and `publish` write rows on the caller's connection; after the commit the bell is
-rung, so that the relay works at once. A rolled-back transaction leaves no job, no event and no domain row.
+Owns the only place that commits. `enqueue` and `publish` write rows on the caller's connection; after the commit the
+bell is rung, so that the relay works at once. A rolled-back transaction leaves no job, no event and no domain row.
 Never hand a Transaction to another task or keep it after the block.
 """
 
@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 from typing import ParamSpec
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import new_id
+from headrace.database.driver import within
 from headrace.database.record import Bell, Record
 from headrace.events.log import append_events, new_event
 from headrace.events.model import NewEvent
@@ -32,8 +34,19 @@ class Transaction:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         """SQLAlchemy's connection, for the application's own statements."""
+        self._driver: asyncpg.Connection[asyncpg.Record] | None = None
         self.bells: set[Bell] = set()
         """What is to be rung after the commit."""
+
+    async def driver(self) -> asyncpg.Connection[asyncpg.Record]:
+        """Return asyncpg's own connection, inside this transaction, for a statement that is executed very often.
+
+        It saves what SQLAlchemy costs, two thirds of a small statement. Its errors are asyncpg's own. Never begin,
+        commit or roll back on it.
+        """
+        if self._driver is None:
+            self._driver = await within(self.connection)
+        return self._driver
 
     async def enqueue(self, task: Enqueueable[P], *args: P.args, **kwargs: P.kwargs) -> UUID:
         """Enqueue a task with its arguments and return the job's id.
@@ -65,7 +78,7 @@ class Transaction:
             return []
         self.bells.add(Bell.EVENTS)
         with create(events) as scope:
-            await append_events(self.connection, events, scope.traceparent)
+            await append_events(await self.driver(), events, scope.traceparent)
         return [event.id for event in events]
 
 

@@ -8,12 +8,14 @@ Never enqueue a job, send anything or call anybody here: what should follow, fol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import new_id
@@ -22,22 +24,19 @@ from headrace.transaction import Transaction
 from storefront.drafts import OrderDraft
 from storefront.events import OrderConfirmed, OrderCreated, OrderItem
 
-_INSERT = text("""
+_COLUMNS = "id, status, customer_email, currency, CAST(items AS text) AS items, total_cents, created_at, confirmed_at"
+
+_INSERT = f"""
     INSERT INTO storefront_orders (id, customer_email, currency, items, total_cents)
-    VALUES (:id, :customer_email, :currency, CAST(:items AS jsonb), :total_cents)
-    RETURNING id, status, customer_email, currency, CAST(items AS text) AS items, total_cents, created_at, confirmed_at
-""")
+    VALUES ($1, $2, $3, $4::jsonb, $5) RETURNING {_COLUMNS}
+"""  # noqa: S608 - the columns are ours
 
-_CONFIRM = text("""
+_CONFIRM = f"""
     UPDATE storefront_orders SET status = 'confirmed', confirmed_at = now()
-    WHERE id = :id AND status = 'draft'
-    RETURNING id, status, customer_email, currency, CAST(items AS text) AS items, total_cents, created_at, confirmed_at
-""")
+    WHERE id = $1 AND status = 'draft' RETURNING {_COLUMNS}
+"""  # noqa: S608 - the same
 
-_FIND = text("""
-    SELECT id, status, customer_email, currency, CAST(items AS text) AS items, total_cents, created_at, confirmed_at
-    FROM storefront_orders WHERE id = :id
-""")
+_FIND = text(f"SELECT {_COLUMNS} FROM storefront_orders WHERE id = :id")  # noqa: S608 - the same
 
 _ITEMS = msgspec.json.Decoder(tuple[OrderItem, ...])
 
@@ -64,14 +63,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 async def place(tx: Transaction, draft: OrderDraft, *, actor: str) -> Order:
     """Put a draft, checked before, on record as an order."""
-    row = {
-        "id": new_id(),
-        "customer_email": draft.customer_email,
-        "currency": draft.currency,
-        "items": msgspec.json.encode(draft.items).decode(),
-        "total_cents": draft.total_cents,
-    }
-    order = _order((await tx.connection.execute(_INSERT, row)).one())
+    driver = await tx.driver()
+    items = msgspec.json.encode(draft.items).decode()
+    row = (new_id(), draft.customer_email, draft.currency, items, draft.total_cents)
+    (placed,) = await driver.fetch(_INSERT, *row)
+    order = _order(placed)
     created = OrderCreated(
         order_id=order.id,
         actor=actor,
@@ -93,7 +89,7 @@ async def confirm(tx: Transaction, order_id: UUID, *, actor: str) -> Order:
         ConflictError: it was confirmed before.
 
     """
-    row = (await tx.connection.execute(_CONFIRM, {"id": order_id})).one_or_none()
+    row = await (await tx.driver()).fetchrow(_CONFIRM, order_id)
     if row is None:
         order = await find(tx.connection, order_id)
         message = f"the order is {order.status}: only a draft can be confirmed"
@@ -102,7 +98,7 @@ async def confirm(tx: Transaction, order_id: UUID, *, actor: str) -> Order:
     confirmed = OrderConfirmed(
         order_id=order.id,
         actor=actor,
-        confirmed_at=row.confirmed_at,
+        confirmed_at=row["confirmed_at"],
         currency=order.currency,
         total_cents=order.total_cents,
     )
@@ -117,7 +113,7 @@ async def find(connection: AsyncConnection, order_id: UUID) -> Order:
         NotFoundError: there is no such order.
 
     """
-    row = (await connection.execute(_FIND, {"id": order_id})).one_or_none()
+    row = (await connection.execute(_FIND, {"id": order_id})).mappings().one_or_none()
     if row is None:
         message = f"there is no order {order_id}"
         raise NotFoundError(message)
@@ -129,14 +125,14 @@ def order_tag(order_id: UUID) -> str:
     return f"order:{order_id}"
 
 
-def _order(row: Row[tuple[object, ...]]) -> Order:
+def _order(row: Mapping[Any, Any]) -> Order:
     return Order(
-        id=row.id,
-        status=Status(row.status),
-        customer_email=row.customer_email,
-        currency=row.currency,
-        items=_ITEMS.decode(row.items),
-        total_cents=row.total_cents,
-        created_at=row.created_at,
-        confirmed_at=row.confirmed_at,
+        id=row["id"],
+        status=Status(row["status"]),
+        customer_email=row["customer_email"],
+        currency=row["currency"],
+        items=_ITEMS.decode(row["items"]),
+        total_cents=row["total_cents"],
+        created_at=row["created_at"],
+        confirmed_at=row["confirmed_at"],
     )

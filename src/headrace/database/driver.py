@@ -1,8 +1,9 @@
 """asyncpg's own connection out of the pool, for the few statements that must be fast.
 
 Owns its borrowing. SQLAlchemy costs about as much as a batch of 500 rows does; the statements that carry every event go
-past it, one by one, each its own transaction. A connection that broke is thrown away and not given back.
-Never begin a transaction on it.
+past it: `borrowed` for one by one, each its own transaction, `within` for those of a transaction that SQLAlchemy began.
+A connection that broke is thrown away and not given back.
+Never begin, commit or roll back on it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
 @asynccontextmanager
@@ -27,3 +28,19 @@ async def borrowed(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[asyn
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await connection.invalidate()
             raise
+
+
+async def within(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Record]:
+    """Return the driver of a connection, inside its transaction.
+
+    SQLAlchemy begins only with the first statement that goes through it: what went to the driver before would commit by
+    itself. So the transaction is begun here, by the way that SQLAlchemy itself begins it, and it will end it too.
+    """
+    raw = await connection.get_raw_connection()
+    driver = raw.driver_connection
+    if driver is None or raw.dbapi_connection is None:
+        message = "the pool has lost its connection"
+        raise ConnectionError(message)
+    if not driver.is_in_transaction():
+        await raw.dbapi_connection._start_transaction()  # noqa: SLF001 - SQLAlchemy has no other way to begin at once
+    return driver

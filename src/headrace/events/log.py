@@ -1,17 +1,16 @@
 """Events enter the record here, in the caller's transaction.
 
-Owns the one INSERT into `event_log` and, beside it, the `outbox` pointer that the relay looks for. Both are written by one
-statement, any number of events at a time, in the order given. A rolled-back transaction leaves neither.
-Never write to Redis here: the record decides, the belt carries.
+Owns the one INSERT into `event_log` and, beside it, the `outbox` pointer that the relay looks for. Both are written
+by one statement, any number of events at a time, in the order given. A rolled-back transaction leaves neither. Never
+write to Redis here: the record decides, the belt carries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import asyncpg
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import new_id, now
 from headrace.errors import InvalidInputError
@@ -21,29 +20,28 @@ from headrace.telemetry.propagation import trace_id_of
 
 MAX_DATA_BYTES = 256 * 1024
 
-_APPEND_ONE = text("""
+_APPEND_ONE = """
     WITH logged AS (
         INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
                                trace_id, traceparent)
-        VALUES (:id, :type, :version, :source, :source_id, :subject, :lane, :time, CAST(:data AS jsonb),
-                CAST(:attributes AS jsonb), :trace_id, :traceparent))
-    INSERT INTO outbox (lane, event_id) VALUES (:lane, :id)
-""")
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10::jsonb, $11, $12))
+    INSERT INTO outbox (lane, event_id) VALUES ($7, $1)
+"""
 
-_APPEND_MANY = text("""
+_APPEND_MANY = """
     WITH given AS (
         SELECT r.value AS e, r.ordinality AS place
-        FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS r),
+        FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS r),
     logged AS (
         INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
                                trace_id, traceparent)
         SELECT CAST(e ->> 'id' AS uuid), e ->> 'type', CAST(e ->> 'version' AS smallint), e ->> 'source',
                e ->> 'source_id', e ->> 'subject', CAST(e ->> 'lane' AS smallint),
-               CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', :trace_id, :traceparent
+               CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', $2, $3
         FROM given)
     INSERT INTO outbox (lane, event_id)
     SELECT CAST(e ->> 'lane' AS smallint), CAST(e ->> 'id' AS uuid) FROM given ORDER BY place
-""")
+"""
 
 
 def new_event(data: msgspec.Struct) -> NewEvent:
@@ -76,20 +74,31 @@ def new_event(data: msgspec.Struct) -> NewEvent:
     )
 
 
-async def append_events(connection: AsyncConnection, events: Sequence[NewEvent], traceparent: str) -> None:
+async def append_events(
+    driver: asyncpg.Connection[asyncpg.Record], events: Sequence[NewEvent], traceparent: str
+) -> None:
     """Append events in their order, with the trace context they were created in; an empty sequence does nothing."""
-    context = {"trace_id": trace_id_of(traceparent), "traceparent": traceparent}
     if len(events) == 1:
-        await connection.execute(_APPEND_ONE, _parameters(events[0]) | context)
+        await driver.execute(_APPEND_ONE, *_columns(events[0]), trace_id_of(traceparent), traceparent)
     elif events:
         rows = msgspec.json.encode([_row(event) for event in events]).decode()
-        await connection.execute(_APPEND_MANY, {"rows": rows} | context)
+        await driver.execute(_APPEND_MANY, rows, trace_id_of(traceparent), traceparent)
 
 
 def _row(event: NewEvent) -> dict[str, object]:
     return msgspec.structs.asdict(event) | {"lane": event.lane}
 
 
-def _parameters(event: NewEvent) -> dict[str, object]:
-    texts = {"data": bytes(event.data).decode(), "attributes": bytes(event.attributes).decode()}
-    return _row(event) | texts
+def _columns(event: NewEvent) -> tuple[object, ...]:
+    return (
+        event.id,
+        event.type,
+        event.version,
+        event.source,
+        event.source_id,
+        event.subject,
+        event.lane,
+        event.time,
+        bytes(event.data).decode(),
+        bytes(event.attributes).decode(),
+    )
