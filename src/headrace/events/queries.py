@@ -92,7 +92,7 @@ _RECORDED = text(f"""
     WHERE e.id = :id
 """)  # noqa: S608 - the columns are ours
 
-# A job's state says how the delivery goes on; what has neither job nor inbox row waits, unless the checkpoint is past it.
+# A job's state says how a delivery goes on; what has neither job nor inbox row waits, unless the checkpoint is past it.
 _DELIVERIES = text("""
     SELECT s.name, s.kind, c.position, c.last_error, i.event_id IS NOT NULL AS entered, d.job_id, j.state, j.attempt,
            j.trace_id AS job_trace_id, failed.message AS job_error

@@ -35,15 +35,15 @@ class Recovery:
         head = (await heads(self._connection))[lane]
         end = found
         if found == WRONG_TYPE or found > head or (found == 0 and head > 0):
-            end = await self._begin_anew(lane)
+            end = await self._begin_anew(lane, head)
         republished = await self._fill(lane, end)
         self.mended += 1
         logger.warning(
             "lane_mended", lane=lane, found=found, head=head, cause=_cause(found, head), appended=republished
         )
 
-    async def _begin_anew(self, lane: int) -> int:
-        position, _ = (await acknowledged(self._connection))[lane]
+    async def _begin_anew(self, lane: int, head: int) -> int:
+        position = min((await acknowledged(self._connection))[lane][0], head)
         await self._writer.rebase(lane, position)
         return position
 

@@ -26,9 +26,9 @@ def position_of(identity: bytes | str) -> int:
 
     A clock's id is a number of milliseconds, above every position; a second part that is not 0 is made so here.
     """
-    text = identity.decode() if isinstance(identity, bytes) else identity
-    number, _, part = text.partition("-")
-    return int(number) if part in {"", "0"} else FOREIGN
+    if isinstance(identity, str):
+        identity = identity.encode()
+    return int(identity[:-2]) if identity.endswith(b"-0") else FOREIGN
 
 
 FOREIGN = 2**63 - 1

@@ -38,6 +38,7 @@ _ADVANCE = """
     UPDATE checkpoints SET position = moved.position, updated_at = now()
     FROM unnest($2::smallint[], $3::bigint[], $4::text[], $5::bigint[]) AS moved(lane, position, lease, epoch)
     JOIN leases ON leases.name = moved.lease AND leases.epoch = moved.epoch AND leases.holder = $6
+    JOIN lanes ON lanes.lane = moved.lane AND lanes.head >= moved.position
     WHERE checkpoints.subscription = $1 AND checkpoints.lane = moved.lane AND checkpoints.position < moved.position
 """
 

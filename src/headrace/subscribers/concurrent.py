@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 from uuid import UUID
 
 import asyncpg
@@ -23,8 +24,10 @@ from headrace.database.record import Record
 from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
 from headrace.streams.groups import Entry
-from headrace.subscribers.batch import batch_of, event_of
+from headrace.streams.payload import Wanted
+from headrace.subscribers.batch import batch_of, events_in
 from headrace.subscribers.contract import Subscription
+from headrace.subscribers.deadlines import Worker
 from headrace.subscribers.failures import Failure, become_job
 from headrace.subscribers.handling import Handled, Handling
 from headrace.subscribers.inbox import settled
@@ -56,7 +59,7 @@ class Concurrent:
     ) -> None:
         """Handle at most `workers` events at once."""
         self._subscription = subscription
-        self._types = frozenset(subscription.types)
+        self._wanted = Wanted(subscription.types)
         self._record = record
         self._handling = handling
         self._settler = settler
@@ -71,15 +74,15 @@ class Concurrent:
 
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         """Queue the entries by key; those with nothing to do are settled at once."""
-        wanted = [(entry, await event_of(self._record, lane.number, entry, self._types)) for entry in entries]
-        events = [event for _, event in wanted if event is not None]
+        items = await events_in(self._record, lane.number, entries, self._wanted)
+        events = [event for _, event in items if event is not None]
         batch = batch_of(events, self._subscription.name, lane.number)
         received = receive(batch, since_ns=since_ns) if events else None
         known = await self._known(lane, events)
         lane.progress.take(entries[-1].position)
-        for entry, event in wanted:
+        for position, event in items:
             if event is None or event.id in known:
-                self._settler.add(Settled(lane, entry.position))
+                self._settler.add(Settled(lane, position))
             else:
                 self._queue(Work(lane, event, received))
 
@@ -87,6 +90,7 @@ class Concurrent:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._settler.run())
+            group.create_task(self._handling.deadlines.run())
             for _ in range(self._workers):
                 group.create_task(self._work())
 
@@ -110,6 +114,7 @@ class Concurrent:
             self._idle.popleft().set_result(None)
 
     async def _work(self) -> None:
+        me = cast("Worker", asyncio.current_task())
         while True:
             while not self._ready:
                 awakened = asyncio.get_running_loop().create_future()
@@ -118,15 +123,15 @@ class Concurrent:
             key = self._ready.popleft()
             waiting = self._keys[key]
             while waiting:
-                await self._handle(waiting[0])
+                await self._handle(waiting[0], me)
                 waiting.popleft()
             del self._keys[key]
 
-    async def _handle(self, work: Work) -> None:
+    async def _handle(self, work: Work, me: Worker) -> None:
         """Handle one event until it is handled, or has its job, or the lane is lost."""
         failures = 0
         while not work.lane.lost:
-            outcome = await self._handling.attempt(work.event, work.received)
+            outcome = await self._handling.attempt(work.event, me, work.received)
             match outcome:
                 case Handled.TO_ENTER:
                     self._settle(work, enter=True)

@@ -113,6 +113,10 @@ class Consumer:
         """Make groups that are gone anew, where this process is on each lane."""
         logger.warning("group_lost", subscription=self.subscription.name, reason=reason)
         for lane in lanes:
+            async with borrowed(self._record.engine) as connection:
+                checkpoint, head = await load(connection, self.subscription.name, lane.number)
+            if lane.progress.taken > head:  # the stream held what the record does not: it was another record's
+                lane.begin(checkpoint, head)
             await self._groups.rewind(lane.number, lane.progress.taken)
 
     async def _look(self, lanes: Sequence[Lane]) -> None:

@@ -1,6 +1,6 @@
 """One live attempt to handle one event.
 
-Owns what happens around a subscriber's function: read the event's data, open the span, run under the timeout, commit
+Owns what happens around a subscriber's function: read the event's data, open the span, run under the deadline, commit
 what was written through the delivery together with its entry in the inbox. It returns how the attempt ended and decides
 nothing else. Whatever a subscriber raises is a failure returned, never an exception that leaves here.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from enum import Enum, auto
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
@@ -19,6 +20,7 @@ from headrace.database.record import Record
 from headrace.events.model import RecordedEvent
 from headrace.providers import Providers
 from headrace.subscribers.contract import Subscription
+from headrace.subscribers.deadlines import Deadlines, DeliveryTimeoutError, Worker
 from headrace.subscribers.delivery import AlreadyHandled, Delivery
 from headrace.subscribers.failures import Failure
 from headrace.telemetry.messages import Message
@@ -37,6 +39,34 @@ class Handled(Enum):
     """The subscriber used no transaction: the inbox is still to be told."""
 
 
+class Session:
+    """The transaction of one attempt, if it asks for one; `gate` bounds how many are open at once in this process."""
+
+    __slots__ = ("_gate", "_record", "_stack")
+
+    def __init__(self, record: Record, gate: asyncio.Semaphore) -> None:
+        self._record = record
+        self._gate = gate
+        self._stack: AsyncExitStack | None = None
+
+    async def begin(self) -> Transaction:
+        """Open the transaction."""
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(self._gate)
+        return await self._stack.enter_async_context(transaction(self._record))
+
+    async def __aenter__(self) -> Self:
+        """Open nothing yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commit, or roll back where an exception passes."""
+        if self._stack is not None:
+            await self._stack.__aexit__(kind, error, traceback)
+
+
 class Handling:
     """Handles the events of one subscriber."""
 
@@ -48,44 +78,43 @@ class Handling:
         self._record = record
         self._providers = providers
         self._gate = gate
+        self.deadlines = Deadlines(subscription.policy.timeout_seconds)
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
             event.type: msgspec.json.Decoder(event.data_type) for event in subscription.events
         }
 
-    async def attempt(self, event: RecordedEvent, received: str | None = None) -> Handled | Failure:
-        """Handle an event for the first time; `received` is the traceparent of the read that brought it."""
+    async def attempt(self, event: RecordedEvent, worker: Worker, received: str | None = None) -> Handled | Failure:
+        """Handle an event for the first time, in the task `worker`; `received` names the read that brought it."""
         age = (now() - event.created_at).total_seconds()
         message = Message(event.id, event.traceparent, age_seconds=age, linked=(received,) if received else ())
         with process(event_destination(event.type), message, group=self._subscription.name) as scope:
-            return await self._attempt(event, scope)
+            return await self._attempt(event, worker, scope)
 
-    async def _attempt(self, event: RecordedEvent, scope: Scope) -> Handled | Failure:
+    async def _attempt(self, event: RecordedEvent, worker: Worker, scope: Scope) -> Handled | Failure:
         try:
             data = self._decoders[event.type].decode(event.data)
         except msgspec.MsgspecError as error:
             scope.failed(error)
-            return Failure(error, "rejected")
-        bound = asyncio.timeout(self._subscription.policy.timeout_seconds)
+            return Failure(error, "rejected")  # no attempt can mend what stands on record
         try:
-            return await self._run(event, data, bound)
+            return await self._run(event, data, worker)
         except AlreadyHandled:
             return Handled.ENTERED
         except asyncio.CancelledError as error:
-            if (me := asyncio.current_task()) is None or me.cancelling():
+            if worker.cancelling():
                 raise
-            return Failure(error)  # not ours: something that the subscriber waited for was cancelled
+            failure = Failure(error)  # nobody cancelled this worker: something that the subscriber awaited was
+        except DeliveryTimeoutError as error:
+            failure = Failure(error, "timed_out")
         except Exception as error:  # noqa: BLE001 - failure table: whatever a subscriber raises becomes a job on record
-            scope.failed(error)
-            return Failure(error, "timed_out" if bound.expired() else "failed")
+            failure = Failure(error)
+        scope.failed(failure.error)
+        return failure
 
-    async def _run(self, event: RecordedEvent, data: object, bound: asyncio.Timeout) -> Handled:
-        async with AsyncExitStack() as stack:
-
-            async def begin() -> Transaction:
-                await stack.enter_async_context(self._gate)
-                return await stack.enter_async_context(transaction(self._record))
-
-            delivery = Delivery(self._subscription.name, event, attempt=1, providers=self._providers, begin=begin)
-            async with bound:
-                await self._subscription.function(delivery, data)
+    async def _run(self, event: RecordedEvent, data: object, worker: Worker) -> Handled:
+        async with Session(self._record, self._gate) as session:
+            delivery = Delivery(
+                self._subscription.name, event, attempt=1, providers=self._providers, begin=session.begin
+            )
+            await self.deadlines.within(worker, self._subscription.function(delivery, data))
             return Handled.TO_ENTER if delivery.transaction is None else Handled.ENTERED

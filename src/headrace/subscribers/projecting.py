@@ -20,11 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
 from headrace.errors import FencedError
-from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
 from headrace.streams.connection import AWAY
 from headrace.streams.groups import Entry, Groups
-from headrace.subscribers.batch import batch_of, event_of
+from headrace.streams.payload import Wanted
+from headrace.subscribers.batch import Item, batch_of, events_in
 from headrace.subscribers.checkpoints import mark_failing, move_within
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.lane import Lane
@@ -39,9 +39,6 @@ ROOM = 1000
 
 _PACE = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=5.0)
 
-Item = tuple[int, RecordedEvent | None]
-"""A position, and its event where the projection listens to it."""
-
 
 class Projecting:
     """Applies the entries of one projection."""
@@ -51,7 +48,7 @@ class Projecting:
     ) -> None:
         """Call `on_room` when a lane has room for more."""
         self._subscription = subscription
-        self._types = frozenset(subscription.types)
+        self._wanted = Wanted(subscription.types)
         self._record = record
         self._groups = groups
         self._on_room = on_room
@@ -65,7 +62,7 @@ class Projecting:
 
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         """Queue the entries of a lane for its worker."""
-        items = [(entry.position, await event_of(self._record, lane.number, entry, self._types)) for entry in entries]
+        items = await events_in(self._record, lane.number, entries, self._wanted)
         if events := [event for _, event in items if event is not None]:
             receive(batch_of(events, self._subscription.name, lane.number), since_ns=since_ns)
         lane.progress.take(entries[-1].position)
