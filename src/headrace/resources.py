@@ -1,7 +1,7 @@
 """The composition root: how settings become the parts of a process.
 
-Owns the wiring, and nothing else: which applications are loaded, and what each process is given. Every part gets what it
-needs by constructor arguments from here. Never look anything up from inside a station.
+Owns the wiring, and nothing else: which applications are loaded, and what each process is given. Every part gets
+what it needs by constructor arguments from here. Never look anything up from inside a station.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from headrace.application import Registry, combine, load
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.settings import Settings
+from headrace.subscribers.redelivery import redelivering
 from headrace.tasks.broker import RecordBroker
 from headrace.tasks.worker import Worker
 
@@ -31,8 +32,9 @@ class Resources:
 
 
 def build_registry(settings: Settings) -> Registry:
-    """Load the applications that the settings name, and the bundled diagnostics."""
-    return combine([diagnostics.application, *load(settings.applications)])
+    """Load the applications that the settings name, the bundled diagnostics, and what redelivers to all of them."""
+    declared = combine([diagnostics.application, *load(settings.applications)])
+    return combine([*declared.applications, redelivering(declared.subscriptions)])
 
 
 def build_broker(settings: Settings, registry: Registry) -> RecordBroker:

@@ -29,12 +29,13 @@ _PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
 
 async def move_events(leadership: Leadership) -> None:
     """Move events until the leadership ends."""
-    await repeat("move_events", lambda: _move(leadership), _PACE, leadership.stop)
+    await repeat("move_events", lambda: move_with(leadership, LaneWriter(leadership.redis)), _PACE, leadership.stop)
 
 
-async def _move(leadership: Leadership) -> None:
+async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
+    """Move events by way of `writer` until the leadership ends, or a store fails."""
     async with open_mover(leadership.record.database_url) as (connection, rung):
-        lanes = Lanes(connection, LaneWriter(leadership.redis), leadership.fence)
+        lanes = Lanes(connection, writer, leadership.fence)
         trimmer = Trimmer(connection, leadership.redis)
         pause = FIRST_PAUSE_SECONDS
         while not leadership.stop.is_set():

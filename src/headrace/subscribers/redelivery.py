@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from headrace.application import Application
 from headrace.events.model import RecordedEvent
 from headrace.events.queries import recorded_event
 from headrace.jobs.retry import PermanentError
@@ -22,6 +23,11 @@ from headrace.subscribers.delivery import AlreadyHandled, Delivery
 from headrace.subscribers.failures import DELIVER, QUEUE
 from headrace.tasks.contract import Policy, Task
 from headrace.tasks.run import Run
+
+
+def redelivering(subscriptions: Mapping[str, Subscription]) -> Application:
+    """Return what workers need besides the applications: the task that tries their failed deliveries again."""
+    return Application(name="headrace", tasks=(Redelivery(subscriptions),))
 
 
 class Redelivery(Task[[str, UUID], str]):
