@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
+from alembic.util import to_tuple
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -75,15 +76,28 @@ async def check_schema(engine: AsyncEngine, packages: Sequence[str] = ()) -> Non
         SchemaMismatchError: migrations are missing, or the database is ahead of this code.
 
     """
-    expected = set(ScriptDirectory.from_config(_config(packages)).get_heads())
+    scripts = ScriptDirectory.from_config(_config(packages))
     async with engine.connect() as connection:
         found = set(await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads()))
-    if missing := expected - found:
+    known = {script.revision: script for script in scripts.walk_revisions()}
+    if missing := set(scripts.get_heads()) - _applied(known, found):
         message = f"the database lacks the migrations {', '.join(sorted(missing))}: run `headrace migrate`"
         raise SchemaMismatchError(message)
-    if unknown := found - expected:
+    if unknown := found - known.keys():
         message = (
             f"the database has migrations that this code does not know ({', '.join(sorted(unknown))}): "
             "install the newer Headrace, or name the application that owns them in HEADRACE_APPLICATIONS"
         )
         raise SchemaMismatchError(message)
+
+
+def _applied(known: Mapping[str, Script], heads: Collection[str]) -> set[str]:
+    """Return the revisions that a database at these heads has: Alembic stores no head that another one depends on."""
+    applied: set[str] = set()
+    waiting = [known[head] for head in heads if head in known]
+    while waiting:
+        script = waiting.pop()
+        applied.add(script.revision)
+        before = (*to_tuple(script.down_revision, default=()), *to_tuple(script.dependencies, default=()))
+        waiting += [known[name] for name in before if name in known]
+    return applied
