@@ -2,45 +2,68 @@
 
 Owns the one INSERT of jobs: any number of them in one statement, so that a batch of 10,000 costs one round trip.
 A call whose `unique_key` is held by an unfinished job of the same task adds nothing and gets that job's id.
-Never commit here, and never ring the bell: the transaction does both.
+Never commit here, and never ring the bell: the transaction does both. `insert_at_once` alone is a transaction of its
+own, for callers whose whole transaction is this one statement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.database.states import JobState
 from headrace.jobs.call import Call
 from headrace.telemetry.propagation import trace_id_of
 
-_INSERT = text("""
+_SQL: Final = """
     INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
                       unique_key, concurrency_key, parent_id, trace_id, traceparent)
     SELECT r.id, r.task, r.args, r.queue,
            CAST(CASE WHEN due.at > now() THEN 'scheduled' ELSE 'pending' END AS job_state),
            r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
-           r.unique_key, r.concurrency_key, r.parent_id, :trace_id, :traceparent
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+           r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent
+    FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
              id uuid, task text, args jsonb, queue text, priority smallint, max_attempts integer,
              delay_seconds double precision, run_at timestamptz, expires_at timestamptz, tags text[],
-             unique_key text, concurrency_key text, parent_id uuid)
+             unique_key text, concurrency_key text, parent_id uuid, trace_id text, traceparent text)
     CROSS JOIN LATERAL (
         SELECT coalesce(r.run_at, now() + make_interval(secs => coalesce(r.delay_seconds, 0)))) AS due(at)
     ON CONFLICT (task, unique_key)
         WHERE unique_key IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'running', 'retrying')
         DO NOTHING
-    RETURNING id
-""")
+    RETURNING id, state, created_at, run_at
+"""
+_INSERT = text(_SQL.replace("$1", ":rows"))
 
 _HOLDER = text("""
     SELECT id FROM jobs
     WHERE task = :task AND unique_key = :unique_key
       AND state IN ('scheduled', 'pending', 'queued', 'running', 'retrying')
 """)
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where a new job stands on record."""
+
+    id: UUID
+    state: JobState
+    created_at: datetime
+    run_at: datetime
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """A call with the id that its job gets and the W3C trace context that it continues."""
+
+    id: UUID
+    call: Call
+    traceparent: str
 
 
 class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,11 +80,14 @@ class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
     unique_key: str | None
     concurrency_key: str | None
     parent_id: UUID | None
+    trace_id: str
+    traceparent: str
 
 
-def _row(identity: UUID, call: Call) -> _Row:
+def _row(job: NewJob) -> _Row:
+    call = job.call
     return _Row(
-        id=identity,
+        id=job.id,
         task=call.task,
         args=call.args,
         queue=call.queue,
@@ -74,7 +100,15 @@ def _row(identity: UUID, call: Call) -> _Row:
         unique_key=call.unique_key,
         concurrency_key=call.concurrency_key,
         parent_id=call.parent_id,
+        trace_id=trace_id_of(job.traceparent),
+        traceparent=job.traceparent,
     )
+
+
+async def insert_at_once(connection: asyncpg.Connection[asyncpg.Record], jobs: Sequence[NewJob]) -> dict[UUID, Placed]:
+    """Insert jobs of any number of callers and commit; return where each stands, none for those that add nothing."""
+    rows = msgspec.json.encode([_row(job) for job in jobs]).decode()
+    return {row[0]: Placed(row[0], JobState(row[1]), row[2], row[3]) for row in await connection.fetch(_SQL, rows)}
 
 
 async def insert_jobs(
@@ -91,21 +125,22 @@ async def insert_jobs(
     """
     if not calls:
         return []
-    given = list(ids)
-    rows = msgspec.json.encode([_row(identity, call) for identity, call in zip(given, calls, strict=True)])
-    result = await connection.execute(
-        _INSERT, {"rows": rows.decode(), "trace_id": trace_id_of(traceparent), "traceparent": traceparent}
-    )
-    inserted = set(result.scalars())
-    if len(inserted) == len(calls):
-        return given
-    return [
-        identity if identity in inserted else await _holder_of(connection, call)
-        for identity, call in zip(given, calls, strict=True)
-    ]
+    new = [NewJob(identity, call, traceparent) for identity, call in zip(ids, calls, strict=True)]
+    inserted = await _inserted(connection, new)
+    return [job.id if job.id in inserted else await _held(connection, job) for job in new]
 
 
-async def _holder_of(connection: AsyncConnection, call: Call) -> UUID:
-    """Return the unfinished job that holds the call's unique key."""
-    holder: UUID = (await connection.execute(_HOLDER, {"task": call.task, "unique_key": call.unique_key})).scalar_one()
-    return holder
+async def _inserted(connection: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
+    rows = msgspec.json.encode([_row(job) for job in jobs]).decode()
+    return set((await connection.execute(_INSERT, {"rows": rows})).scalars())
+
+
+async def _held(connection: AsyncConnection, job: NewJob) -> UUID:
+    """Return the unfinished job that holds the call's unique key; if it has just finished, the new one after all."""
+    while True:
+        place = {"task": job.call.task, "unique_key": job.call.unique_key}
+        holder: UUID | None = (await connection.execute(_HOLDER, place)).scalar_one_or_none()
+        if holder is not None:
+            return holder
+        if await _inserted(connection, [job]):
+            return job.id

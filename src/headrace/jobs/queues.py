@@ -25,3 +25,18 @@ async def queue_names(engine: AsyncEngine) -> list[str]:
     """Return the names of all queues, sorted."""
     async with engine.connect() as connection:
         return list((await connection.execute(select(queues.c.name).order_by(queues.c.name))).scalars())
+
+
+class KnownQueues:
+    """The queues that this process has seen on record, so that it asks once for each."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._seen: set[str] = set()
+
+    async def ensure(self, names: Iterable[str]) -> None:
+        """Make sure that these queues are on record."""
+        missing = set(names) - self._seen
+        if missing:
+            await register_queues(self._engine, missing)
+            self._seen |= missing

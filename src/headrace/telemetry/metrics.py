@@ -40,6 +40,9 @@ class Metrics:
             names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
         )
         self.outbox = self._gauge(names.METRIC_OUTBOX, "Events committed and not yet in a lane.", ())
+        self.outbox_age_seconds = self._gauge(
+            names.METRIC_OUTBOX_AGE_SECONDS, "Age of the oldest event that is not yet in a lane.", ()
+        )
         self.subscription_lag = self._gauge(
             names.METRIC_SUBSCRIPTION_LAG, "Events that a subscription has yet to handle.", ("subscription",)
         )

@@ -1,0 +1,66 @@
+"""The application: every route behind one guard, one decoder, one exception handler and one trace.
+
+Owns the assembly of the API from the parts that a `Door` holds. What is declared by an application is served beside the
+routes of Headrace, under the same rules. Making the application opens nothing.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.openapi.config import OpenAPIConfig
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+from headrace.api.auth import authorize
+from headrace.api.bodies import StrictRequest
+from headrace.api.docs import docs_routes
+from headrace.api.door import Door
+from headrace.api.events import event_routes
+from headrace.api.health import health_routes
+from headrace.api.jobs import job_routes
+from headrace.api.openapi import AnyJson, completed, openapi_config
+from headrace.api.problems import answer_problem
+from headrace.api.queues import queue_routes
+from headrace.api.tasks import task_routes
+from headrace.api.tracing import Traced
+
+BODY_BYTES: Final = 1024 * 1024
+
+
+def create_app(door: Door) -> ASGIApp:
+    """Return the ASGI application that serves everything."""
+
+    def describe() -> dict[str, Any]:
+        # an application of its own: the one that serves would add Litestar's pages, which load scripts from elsewhere
+        described = _litestar(door, _routes(door), openapi_config(version("headrace")))
+        return completed(described.openapi_schema.to_schema())
+
+    return Traced(_litestar(door, [*_routes(door), docs_routes(describe)], None), door.metrics)
+
+
+def _routes(door: Door) -> list[ControllerRouterHandler]:
+    return [
+        job_routes(door.requests),
+        task_routes,
+        queue_routes,
+        event_routes,
+        health_routes,
+        *door.registry.controllers,
+    ]
+
+
+def _litestar(door: Door, handlers: list[ControllerRouterHandler], openapi: OpenAPIConfig | None) -> Litestar:
+    return Litestar(
+        route_handlers=handlers,
+        guards=[authorize],
+        exception_handlers={Exception: answer_problem},
+        request_class=StrictRequest,
+        request_max_body_size=BODY_BYTES,
+        state=State({"door": door}),
+        openapi_config=openapi,
+        plugins=[AnyJson()],
+        logging_config=None,
+    )

@@ -1,0 +1,82 @@
+"""CloudEvents 1.0 over HTTP, JSON format: one event or a batch, in and out.
+
+Owns the reading of a body by its content type, with the field that is wrong named, in a batch by its place; and the form
+in which an event is shown. Extension attributes are lower-case letters and digits with a string, a number or a boolean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from litestar.exceptions import ClientException
+
+from headrace.api.bodies import decode
+from headrace.errors import FieldError, InvalidInputError
+from headrace.events.intake import Attributes, event_of
+from headrace.events.model import NewEvent
+from headrace.events.registry import EventType
+
+SINGLE: Final = "application/cloudevents+json"
+BATCH: Final = "application/cloudevents-batch+json"
+MOST_EVENTS: Final = 1_000
+SINGLE_BYTES: Final = 1024 * 1024
+
+_NAMED: Final = frozenset(Attributes.__struct_fields__)
+_EXTENSION: Final = re.compile(r"[a-z0-9]{1,20}")
+_RESERVED: Final = frozenset({"data_base64"})
+
+
+def events_of(body: bytes, content_type: str, declared: Mapping[str, EventType]) -> list[NewEvent]:
+    """Read the events of a request.
+
+    Raises:
+        ClientException: not JSON (400), too large for one event (413), or of another content type (415).
+        InvalidInputError: an event is malformed, of an unknown type, or its data do not fit.
+
+    """
+    if content_type == BATCH:
+        members = decode(body, list[dict[str, msgspec.Raw]])
+        if not 0 < len(members) <= MOST_EVENTS:
+            raise _refused("", f"a batch has 1 to {MOST_EVENTS} events")
+        return [_event_of(member, declared, str(place)) for place, member in enumerate(members)]
+    if content_type not in {SINGLE, "application/json"}:
+        message = f"send {SINGLE} or {BATCH}"
+        raise ClientException(message, status_code=415)
+    if len(body) > SINGLE_BYTES:
+        message = f"an event takes at most {SINGLE_BYTES} bytes"
+        raise ClientException(message, status_code=413)
+    return [_event_of(decode(body, dict[str, msgspec.Raw]), declared, "")]
+
+
+def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType], at: str) -> NewEvent:
+    named = {name: value for name, value in member.items() if name in _NAMED}
+    attributes: Attributes = decode(msgspec.json.encode(named), Attributes, at=at)
+    event_type = declared.get(attributes.type)
+    if event_type is None:
+        raise _refused(_within(at, "type"), f"no application declares the event type {attributes.type}")
+    extensions = {name: value for name, value in member.items() if name not in _NAMED}
+    _check_extensions(extensions, at)
+    data = decode(bytes(attributes.data), event_type.data_type, at=_within(at, "data"))
+    try:
+        return event_of(attributes, extensions, event_type, data)
+    except InvalidInputError as error:
+        errors = tuple(FieldError(_within(at, one.field), one.message) for one in error.errors)
+        raise InvalidInputError(str(error), errors) from error
+
+
+def _check_extensions(extensions: Mapping[str, msgspec.Raw], at: str) -> None:
+    for name, value in extensions.items():
+        if name in _RESERVED or not _EXTENSION.fullmatch(name):
+            raise _refused(_within(at, name), "an extension is named by up to 20 lower-case letters and digits")
+        decode(bytes(value), str | int | float | bool, at=_within(at, name))
+
+
+def _within(at: str, field: str) -> str:
+    return f"{at}.{field}".strip(".")
+
+
+def _refused(field: str, message: str) -> InvalidInputError:
+    return InvalidInputError(f"{field}: {message}" if field else message, (FieldError(field, message),))

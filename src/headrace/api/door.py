@@ -1,0 +1,66 @@
+"""What the handlers of the API work with.
+
+Owns the value `Door`: the parts of an API process, opened once and handed to every handler by the application's state.
+Nothing here remembers a request: two API processes answer the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+
+from headrace.api.auth import KeyRing
+from headrace.api.job_requests import JobRequests
+from headrace.api.watch import SystemWatch, open_watch
+from headrace.application import Registry
+from headrace.database.record import Record
+from headrace.jobs.ending import Endings, open_endings
+from headrace.jobs.intake import Intake, open_intake
+from headrace.jobs.queues import KnownQueues
+from headrace.settings import Settings
+from headrace.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """The parts of an API process."""
+
+    settings: Settings
+    registry: Registry
+    record: Record
+    requests: JobRequests
+    intake: Intake
+    endings: Endings
+    queues: KnownQueues
+    keys: KeyRing
+    watch: SystemWatch
+    metrics: Metrics
+
+
+def door_of(request: Request[Any, Any, Any]) -> Door:
+    """Return the parts that this request's application was made with."""
+    door: Door = request.app.state.door
+    return door
+
+
+@asynccontextmanager
+async def open_door(settings: Settings, registry: Registry, record: Record) -> AsyncIterator[Door]:
+    """Open the parts of an API process on an open record."""
+    async with open_intake(record) as intake, open_endings(record) as endings, open_watch(settings, record) as watch:
+        queues = KnownQueues(record.engine)
+        yield Door(
+            settings=settings,
+            registry=registry,
+            record=record,
+            requests=JobRequests(registry.tasks),
+            intake=intake,
+            endings=endings,
+            queues=queues,
+            keys=KeyRing(record, settings.api_key),
+            watch=watch,
+            metrics=Metrics(),
+        )

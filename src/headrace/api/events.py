@@ -1,0 +1,197 @@
+"""`/v1/events`, `/v1/event-types` and `/v1/subscriptions`: publish events, and see who has handled them.
+
+Owns these routes. An event is answered with 202 when it is on record with every subscription's claim to it; `ids` are
+the record's ids. Events are shown as CloudEvents, with the producer's id, and can be asked for by either id.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, Router, get, post
+from litestar.params import Parameter
+from sqlalchemy import text
+
+from headrace.api.cloudevents import events_of
+from headrace.api.door import Door, door_of
+from headrace.api.idempotency import Answer, once
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_by_name, page_of, place_of
+from headrace.api.tasks import schema_of
+from headrace.database.record import Record
+from headrace.errors import FieldError, InvalidInputError, NotFoundError
+from headrace.events.intake import publish_from_outside
+from headrace.events.listing import SubscriptionStatus, list_subscriptions
+from headrace.events.queries import DeliveryStatus, Event, EventFilter, deliveries_of, event_by_id, list_events
+from headrace.transaction import Transaction
+
+BATCH_BYTES = 16 * 1024 * 1024
+_BY_PRODUCER = text("SELECT id FROM event_log WHERE source_id = :source_id ORDER BY id LIMIT 1")
+_FIRST_YEAR = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_YEAR = datetime(9999, 1, 1, tzinfo=UTC)
+_TypePattern = Annotated[str | None, Parameter(query="type", description="a type, or a pattern such as `orders.*`")]
+
+
+class EventIds(msgspec.Struct, frozen=True):
+    """The record's ids of published events, in the order of the request."""
+
+    ids: list[UUID]
+
+
+class EventTypeShown(msgspec.Struct, frozen=True):
+    """A declared event type."""
+
+    type: str
+    version: int
+    description: str
+    schema: dict[str, Any]
+    subscriptions: list[str]
+
+
+class EventShown(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as CloudEvents 1.0 has it, and its place; extension attributes stand beside these fields."""
+
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str | None
+    time: datetime
+    datacontenttype: str = "application/json"
+    data: msgspec.Raw
+    record_id: UUID
+    lane: int
+    position: int | None
+    trace_id: str
+
+
+class EventWithDeliveries(EventShown, frozen=True, kw_only=True):
+    """An event and how it stands with each subscription."""
+
+    deliveries: list[DeliveryStatus]
+
+
+@get("/v1/event-types", summary="List event types")
+async def find_event_types(
+    request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[EventTypeShown]:
+    """Return the declared event types, by name."""
+    registry = door_of(request).registry
+    listeners = {
+        name: sorted(one.name for one in registry.subscriptions.values() if name in one.types)
+        for name in registry.events
+    }
+    found = [
+        EventTypeShown(one.type, one.version, one.description, schema_of(one.data_type), listeners[one.type])
+        for one in registry.events.values()
+    ]
+    return page_by_name(found, limit, cursor, lambda one: one.type)
+
+
+@post("/v1/events", status_code=202, request_max_body_size=BATCH_BYTES, summary="Publish one or many events")
+async def publish(request: Request[Any, Any, Any]) -> Response[EventIds]:
+    """Publish a CloudEvent (`application/cloudevents+json`) or a batch (`application/cloudevents-batch+json`)."""
+    events = events_of(await request.body(), request.content_type[0], door_of(request).registry.events)
+
+    async def work(tx: Transaction) -> Answer:
+        return Answer(202, EventIds(await publish_from_outside(tx, events)))
+
+    return await once(request, work)
+
+
+@get("/v1/events", summary="List events")
+async def find_events(  # noqa: PLR0913, PLR0917 - one argument for each filter of the contract
+    request: Request[Any, Any, Any],
+    event_type: _TypePattern = None,
+    subject: str | None = None,
+    from_time: datetime | None = None,
+    trace_id: str | None = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Response[Page[EventShown]]:
+    """Return events that meet every given condition, newest first."""
+    chosen = EventFilter(type=event_type, subject=subject, from_time=_checked(from_time), trace_id=trace_id)
+    found = await list_events(door_of(request).record, chosen, limit=limit + 1, before=id_of(cursor))
+    page = page_of(found, limit, lambda event: str(event.id))
+    return _json({"items": [_shown(event) for event in page.items], "next_cursor": page.next_cursor})
+
+
+@get("/v1/events/{event_id:str}", summary="Get an event")
+async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[EventWithDeliveries]:
+    """Return an event, by the record's id or the producer's, and how it stands with each subscription."""
+    record = door_of(request).record
+    event = await _find(record, event_id)
+    deliveries = await deliveries_of(record, event)
+    return _json(_shown(event) | {"deliveries": deliveries})
+
+
+@get("/v1/subscriptions", summary="List subscriptions")
+async def find_subscriptions(
+    request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+) -> Page[SubscriptionStatus]:
+    """Return the subscriptions, by name."""
+    door: Door = door_of(request)
+    found = await list_subscriptions(door.record, limit=limit + 1, after=place_of(cursor) or "")
+    return page_of(found, limit, lambda one: one.name)
+
+
+async def _find(record: Record, given: str) -> Event:
+    identity = _as_uuid(given)
+    if identity is not None:
+        try:
+            return await event_by_id(record, identity)
+        except NotFoundError:
+            pass  # it may be a producer's id that is not the record's
+    async with record.engine.connect() as connection:
+        found = (await connection.execute(_BY_PRODUCER, {"source_id": given})).scalar_one_or_none()
+    if found is None:
+        message = f"there is no event {given}"
+        raise NotFoundError(message)
+    return await event_by_id(record, found)
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _checked(moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None or not _FIRST_YEAR <= moment <= _LAST_YEAR:
+        wrong = FieldError("from_time", "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z")
+        raise InvalidInputError(wrong.message, (wrong,))
+    return moment
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    """Return the CloudEvent with its place; what Headrace says of it wins over an extension of the same name."""
+    extensions: dict[str, Any] = msgspec.json.decode(event.attributes)
+    own = EventShown(
+        id=event.source_id,
+        source=event.source,
+        type=event.type,
+        subject=event.subject,
+        time=event.time,
+        data=event.data,
+        record_id=event.id,
+        lane=event.lane,
+        position=event.position,
+        trace_id=event.trace_id,
+    )
+    return extensions | msgspec.structs.asdict(own)
+
+
+def _json(content: dict[str, Any]) -> Response[Any]:
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+event_routes = Router(
+    path="/",
+    route_handlers=[find_event_types, publish, find_events, get_event, find_subscriptions],
+    tags=["Events"],
+)

@@ -1,0 +1,62 @@
+"""The gauges of `/metrics`, read from the record at the moment of a scrape.
+
+Owns the queries behind them. All are bounded by partial indexes or small tables, because a scrape comes every few
+seconds. While PostgreSQL is away the gauges keep their last values, and the counters of this process are still served.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.clock import now, time_of
+from headrace.database.record import Record
+from headrace.jobs.standing import job_counts, oldest_pending
+from headrace.telemetry.metrics import Metrics, replace
+
+_OUTBOX: Final = text(
+    "SELECT count(*) AS events, (SELECT event_id FROM outbox ORDER BY seq LIMIT 1) AS oldest FROM outbox"
+)
+
+_LAG: Final = text("""
+    SELECT s.name, sum(greatest(l.head - coalesce(c.position, 0), 0))::float8 AS lag
+    FROM subscriptions s CROSS JOIN lanes l
+    LEFT JOIN checkpoints c ON c.subscription = s.name AND c.lane = l.lane
+    GROUP BY s.name
+""")
+
+_DEAD: Final = text("""
+    SELECT d.subscription, count(*)::float8 AS dead FROM deliveries d JOIN jobs j ON j.id = d.job_id
+    WHERE j.state = 'dead' GROUP BY d.subscription
+""")
+
+_PROCESSES: Final = text("SELECT role, count(*)::float8 AS alive FROM processes WHERE expires_at > now() GROUP BY role")
+
+
+async def fill_gauges(metrics: Metrics, record: Record) -> None:
+    """Bring the gauges to what the record says now."""
+    try:
+        async with record.engine.connect() as connection:
+            await _fill(metrics, connection)
+    except (SQLAlchemyError, OSError):
+        return
+
+
+async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
+    counts = await job_counts(connection)
+    replace(metrics.jobs, {(queue, state): n for queue, states in counts.items() for state, n in states.items()})
+    replace(
+        metrics.oldest_pending_seconds, {(queue,): age for queue, age in (await oldest_pending(connection)).items()}
+    )
+    waiting = (await connection.execute(_OUTBOX)).one()
+    metrics.outbox.set(waiting.events)
+    age = (now() - time_of(waiting.oldest)).total_seconds() if waiting.oldest else 0.0
+    metrics.outbox_age_seconds.set(max(0.0, age))
+    lags = {(row.name,): row.lag for row in await connection.execute(_LAG)}
+    replace(metrics.subscription_lag, lags)
+    dead = {(row.subscription,): row.dead for row in await connection.execute(_DEAD)}
+    replace(metrics.dead_deliveries, dead)
+    replace(metrics.processes, {(row.role,): row.alive for row in await connection.execute(_PROCESSES)})

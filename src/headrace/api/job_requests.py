@@ -1,0 +1,120 @@
+"""What may be asked of a job: one type for each task, joined to one union that the task's name decides.
+
+Owns the body of `POST /v1/jobs`, made from the tasks that are declared: msgspec decodes and checks the arguments in the
+same pass as everything else, and OpenAPI lists them task by task. What fits here can be put on record and decoded by a
+worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from headrace.errors import FieldError, InvalidInputError
+from headrace.jobs.call import MAX_ARGS_BYTES, Call, Options
+from headrace.tasks.contract import Task
+
+MOST_JOBS: Final = 10_000
+_TEN_YEARS_SECONDS: Final = 10 * 366 * 86_400
+_EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", examples=["default"])]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="task"):
+    """A job to be; each task has a type of its own with its `args`."""
+
+    queue: Annotated[Name | None, msgspec.Meta(description="the task's own queue where it is missing")] = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=9, description="9 first")] | None = None
+    delay_seconds: Annotated[float, msgspec.Meta(ge=0, le=_TEN_YEARS_SECONDS)] | None = None
+    run_at: Moment | None = None
+    expires_at: Annotated[Moment | None, msgspec.Meta(description="given up unless started by then")] = None
+    unique_key: Annotated[
+        Text | None, msgspec.Meta(description="while a job of this task with this key is unfinished, it is the answer")
+    ] = None
+    concurrency_key: Text | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    tags: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
+
+
+class JobRequests:
+    """The requests that the declared tasks allow."""
+
+    def __init__(self, tasks: Mapping[str, Task[Any, Any]]) -> None:
+        self._tasks = tasks
+        members = [_request_type(task) for _, task in sorted(tasks.items())]
+        self.one: Any = reduce(or_, members)
+        """The type of one request: a union of one Struct for each task."""
+        self.many = msgspec.defstruct(
+            "JobRequests",
+            [("jobs", Annotated[list[self.one], msgspec.Meta(min_length=1, max_length=MOST_JOBS)])],
+            frozen=True,
+            forbid_unknown_fields=True,
+        )
+        """The type of a batch."""
+
+    def call_of(self, request: JobRequest, *, at: str = "") -> Call:
+        """Return the call that a request asks for; `at` is the path of the request within the body.
+
+        Raises:
+            InvalidInputError: two of its values exclude each other, or one is out of bounds.
+
+        """
+        task = self._tasks[str(request.__struct_config__.tag)]
+        args = msgspec.Raw(msgspec.json.encode(request.args))  # type: ignore[attr-defined]  # each member declares its own
+        if errors := _errors_of(request, args):
+            raise InvalidInputError(
+                errors[0].message,
+                tuple(FieldError(f"{at}.{error.field}".strip("."), error.message) for error in errors),
+            )
+        return task.call_encoded(args, _options(request))
+
+
+def _request_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - a type made at run time
+    args: Any = task.args_type
+    optional = all(not field.required for field in msgspec.structs.fields(args))
+    return msgspec.defstruct(
+        args.__name__.removesuffix("Args") + "Job",
+        [("args", args, msgspec.field(default_factory=args)) if optional else ("args", args)],
+        bases=(JobRequest,),
+        namespace={"__doc__": task.description or f"A job of the task {task.name}."},
+        tag=task.name,
+        tag_field="task",
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if request.delay_seconds is not None and request.run_at is not None:
+        errors.append(FieldError("run_at", "give either delay_seconds or run_at"))
+    for name, moment in (("run_at", request.run_at), ("expires_at", request.expires_at)):
+        if moment is not None and not _EARLIEST <= moment <= _LATEST:
+            errors.append(FieldError(name, "this must lie between the years 1970 and 9999"))
+    if len(bytes(args)) > MAX_ARGS_BYTES:
+        errors.append(FieldError("args", f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"))
+    return errors
+
+
+def _options(request: JobRequest) -> Options:
+    return Options(
+        queue=request.queue,
+        priority=request.priority,
+        delay_seconds=request.delay_seconds,
+        run_at=request.run_at,
+        expires_at=request.expires_at,
+        unique_key=request.unique_key,
+        concurrency_key=request.concurrency_key,
+        max_attempts=request.max_attempts,
+        tags=tuple(request.tags),
+    )

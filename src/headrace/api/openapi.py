@@ -1,0 +1,120 @@
+"""What the API says of itself: OpenAPI 3.1.
+
+Owns what Litestar cannot know: that every operation may answer with a problem, that a key is needed, and which field
+tells the members of a union apart, so that a generated client has a typed call for each task. Made once, when first asked
+for. Never write by hand here what a handler's own types say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+from litestar._openapi.schema_generation import SchemaCreator  # the type of an argument that we do not use
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, Schema, SecurityScheme
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+
+from headrace.api.problems import MEDIA_TYPE, Problem
+
+TAG: Final = "task"
+_GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_REF: Final = "#/components/schemas/"
+_DESCRIPTION: Final = """\
+Everything that must happen after a request was answered: jobs, events and schedules.
+
+A 2xx answer means that it is on record and will happen. Every answer carries `Trace-Id`. A POST that creates takes an
+`Idempotency-Key`: the same key and body within 24 hours get the first answer again. Errors are `application/problem+json`
+(RFC 9457)."""
+
+
+class AnyJson(OpenAPISchemaPlugin):
+    """Describes values that are JSON of any shape."""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Tell whether a type is any JSON."""
+        return field_definition.annotation in {msgspec.Raw, object}
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
+        """Return the schema that allows everything."""
+        del field_definition, schema_creator
+        return Schema(description="any JSON")
+
+
+def openapi_config(version: str) -> OpenAPIConfig:
+    """Return what Litestar is told about the whole API."""
+    return OpenAPIConfig(
+        title="Headrace",
+        version=version,
+        description=_DESCRIPTION,
+        use_handler_docstrings=True,
+        security=[{"key": []}],
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+    )
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """Complete the document that Litestar has made."""
+    schemas = document["components"]["schemas"]
+    (_, components) = msgspec.json.schema_components([Problem], ref_template=_REF + "{name}")
+    schemas.update(components)
+    for path, method, operation in _operations(document):
+        operation["responses"].pop("400", None)
+        operation["responses"]["default"] = _problem_response()
+        if not path.startswith("/v1"):
+            operation["security"] = []
+        if method == "post" and path.startswith("/v1"):
+            operation.setdefault("parameters", []).append(_idempotency_parameter())
+    _discriminate(document, schemas)
+    return _with_short_names(document)
+
+
+def _with_short_names(document: dict[str, Any]) -> dict[str, Any]:
+    """Call `Page[Job]` JobPage: Litestar names a generic type by its module, and a client's class after that."""
+    named: dict[str, Any] = msgspec.json.decode(_GENERIC.sub(rb"\2\1", msgspec.json.encode(document)))
+    return named
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def _problem_response() -> dict[str, Any]:
+    return {"description": "What went wrong", "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
+
+
+def _idempotency_parameter() -> dict[str, Any]:
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "maxLength": 255},
+        "description": "a repeat with the same key and body within 24 hours gets the first answer again",
+    }
+
+
+def _discriminate(node: Any, schemas: dict[str, Any]) -> None:  # noqa: ANN401 - a node of a JSON document
+    """Add a discriminator to every union of tagged members."""
+    if isinstance(node, list):
+        for item in node:
+            _discriminate(item, schemas)
+    if not isinstance(node, dict):
+        return
+    tags = {_tag_of(member, schemas): member.get("$ref") for member in node.get("oneOf", ())}
+    if len(tags) > 1 and None not in tags:
+        node["discriminator"] = {"propertyName": TAG, "mapping": tags}
+    for item in node.values():
+        _discriminate(item, schemas)
+
+
+def _tag_of(member: dict[str, Any], schemas: dict[str, Any]) -> str | None:
+    target = schemas.get(str(member.get("$ref", "")).removeprefix(_REF), {})
+    constant: str | None = target.get("properties", {}).get(TAG, {}).get("const")
+    return constant

@@ -1,0 +1,58 @@
+"""One span, one `Trace-Id` and one measurement for each request, whatever becomes of it.
+
+Owns the outermost layer of the application: it continues the caller's trace, names the span by the route's template,
+and puts `Trace-Id` on every answer, errors and unknown paths included. It reads no body and decides nothing.
+Never label by the path itself: paths hold ids.
+"""
+
+from __future__ import annotations
+
+import time
+
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from headrace.telemetry.edges import answered_by_us, routed, serve
+from headrace.telemetry.metrics import Metrics
+
+
+class Traced:
+    """An ASGI application with a span around each request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        began = time.perf_counter()
+        status = 500
+        with serve(method, _traceparent(scope)) as span:
+            trace_id = (b"trace-id", span.trace_id.encode())
+
+            async def answer(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    message["headers"] = [*message["headers"], trace_id]
+                await send(message)
+
+            await self._app(scope, receive, answer)
+            route = str(scope.get("path_template") or "")
+            if route:
+                routed(span, method, route)
+            answered_by_us(span, status)
+        self._metrics.observe_request(method, route, status=status, seconds=time.perf_counter() - began)
+
+
+def _traceparent(scope: HTTPScope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return value.decode("latin-1")
+    return None

@@ -1,0 +1,38 @@
+"""What an error of PostgreSQL means to a caller: is the store away, or was a text refused?
+
+Owns the reading of SQLSTATE codes and of the errors that asyncpg and SQLAlchemy raise around them. Away is whatever may
+be over at the next try: refused or lost connections, a server that starts or stops, no connection left, a deadlock.
+Never count a wrong statement as away: that is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+# Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+_AWAY: Final = ("08", "53", "57P", "58", "40001", "40P01", "25006", "28", "3D000")
+_REFUSED_TEXT: Final = frozenset({"22021", "22P05"})
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether the same request may succeed soon."""
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, PoolTimeoutError, asyncpg.InterfaceError)):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return _sqlstate(error).startswith(_AWAY)
+
+
+def refused_text(error: BaseException) -> bool:
+    """Tell whether PostgreSQL refused a text that it cannot store."""
+    return _sqlstate(error) in _REFUSED_TEXT
+
+
+def _sqlstate(error: BaseException) -> str:
+    origin = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(origin, "sqlstate", None) or "")

@@ -1,0 +1,46 @@
+"""An operator stops a job.
+
+Owns the request to cancel: a job that has not started never runs, in the same statement that reads its state; a running
+one is marked, and its worker, which looks at its marks every second, cancels the coroutine. A finished job stays as it is.
+Never cancel by looking first: the state may have changed by the time of the write.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import text
+
+from headrace.database.states import JobState
+from headrace.errors import ConflictError, NotFoundError
+from headrace.transaction import Transaction
+
+_CANCEL = text("""
+    UPDATE jobs SET
+        state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+        finished_at = CASE WHEN state = 'running' THEN NULL ELSE now() END,
+        cancel_requested_at = coalesce(cancel_requested_at, now())
+    WHERE id = :id AND state IN ('scheduled', 'pending', 'queued', 'retrying', 'running')
+    RETURNING state
+""")
+
+_STATE = text("SELECT state FROM jobs WHERE id = :id")
+
+
+async def cancel_job(tx: Transaction, job_id: UUID) -> JobState:
+    """Cancel a job; return its state, which is still `running` where a worker must end it first.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ConflictError: it is finished.
+
+    """
+    state = (await tx.connection.execute(_CANCEL, {"id": job_id})).scalar_one_or_none()
+    if state is None:
+        state = (await tx.connection.execute(_STATE, {"id": job_id})).scalar_one_or_none()
+        if state is None:
+            message = f"there is no job {job_id}"
+            raise NotFoundError(message)
+        message = f"the job is {state}: only an unfinished job can be cancelled"
+        raise ConflictError(message)
+    return JobState(state)

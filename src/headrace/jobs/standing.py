@@ -1,0 +1,130 @@
+"""How the queues stand: what waits in each, since when, and who serves it.
+
+Owns the counts that the API and the metrics show. Unfinished and stopped jobs are counted exactly, from partial indexes;
+succeeded ones, which no index holds, as far as they were created within the last hour: their number on record is that of
+the retention, and says nothing about how a queue stands.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.clock import first_id_at, seconds_from_now
+from headrace.errors import NotFoundError
+from headrace.transaction import Transaction
+
+RECENT_SECONDS = 3600
+
+# each branch names its states literally, so that the planner can use the partial index of that state
+_COUNTS = text("""
+    SELECT queue, state, count(*) AS jobs FROM jobs WHERE state = 'pending' GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs WHERE state IN ('scheduled', 'retrying') GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs WHERE state IN ('queued', 'running') GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs WHERE state IN ('dead', 'cancelled', 'expired') GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs WHERE state = 'succeeded' AND id >= :recent GROUP BY queue, state
+""")
+
+_OLDEST = text("""
+    SELECT queue, extract(epoch FROM now() - min(run_at))::float8 AS seconds
+    FROM jobs WHERE state = 'pending' GROUP BY queue
+""")
+
+_QUEUES = text("""
+    SELECT q.name, q.paused,
+           (SELECT count(*) FROM processes p WHERE p.role = 'worker' AND p.expires_at > now()
+                AND (p.queues IS NULL OR q.name = ANY(p.queues))) AS workers
+    FROM queues q ORDER BY q.name
+""")
+
+_PAUSE = text("UPDATE queues SET paused = :paused WHERE name = :name RETURNING name")
+
+_WORKERS = text("""
+    SELECT p.id, p.host, p.pid, p.queues, p.tasks, p.slots, p.started_at, p.seen_at, p.expires_at > now() AS alive,
+           (SELECT count(*) FROM jobs j WHERE j.worker_id = p.id AND j.state IN ('queued', 'running')) AS running
+    FROM processes p
+    WHERE p.role = 'worker' AND (CAST(:before AS uuid) IS NULL OR p.id < :before)
+    ORDER BY p.id DESC LIMIT :limit
+""")
+
+
+class QueueStanding(msgspec.Struct, frozen=True):
+    """A queue, as the API shows it."""
+
+    name: str
+    paused: bool
+    counts: dict[str, int]
+    """Jobs by state; `succeeded` counts those created within the last hour."""
+    oldest_pending_age_seconds: float | None
+    workers: int
+    """Worker processes that are alive and serve this queue."""
+    limits: None = None
+    """No limits are set."""
+
+
+class WorkerStanding(msgspec.Struct, frozen=True):
+    """A worker process, as the API shows it."""
+
+    id: UUID
+    host: str
+    pid: int
+    queues: list[str] | None
+    """null for all."""
+    tasks: list[str]
+    slots: int
+    """How many jobs it runs at once."""
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    running: int
+    """How many jobs it runs now."""
+
+
+async def job_counts(connection: AsyncConnection) -> dict[str, dict[str, int]]:
+    """Return the number of jobs by queue and state."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    recent = first_id_at(seconds_from_now(-RECENT_SECONDS))
+    for row in await connection.execute(_COUNTS, {"recent": recent}):
+        found[row.queue][row.state] = row.jobs
+    return found
+
+
+async def oldest_pending(connection: AsyncConnection) -> dict[str, float]:
+    """Return for each queue in which a due job waits how many seconds ago the first of them was due."""
+    return {row.queue: max(0.0, row.seconds) for row in await connection.execute(_OLDEST)}
+
+
+async def queue_standings(connection: AsyncConnection) -> list[QueueStanding]:
+    """Return every queue, by name."""
+    counts, oldest = await job_counts(connection), await oldest_pending(connection)
+    return [
+        QueueStanding(row.name, row.paused, counts.get(row.name, {}), oldest.get(row.name), row.workers)
+        for row in await connection.execute(_QUEUES)
+    ]
+
+
+async def set_paused(tx: Transaction, queue: str, *, paused: bool) -> None:
+    """Pause a queue, or let it go on; what is on the belt already still runs.
+
+    Raises:
+        NotFoundError: there is no such queue.
+
+    """
+    if (await tx.connection.execute(_PAUSE, {"name": queue, "paused": paused})).one_or_none() is None:
+        message = f"there is no queue {queue}"
+        raise NotFoundError(message)
+
+
+async def workers(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[WorkerStanding]:
+    """Return worker processes, the newest first, those that died a short while ago included."""
+    rows = await connection.execute(_WORKERS, {"limit": limit, "before": before})
+    return [WorkerStanding(*row) for row in rows]
