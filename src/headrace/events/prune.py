@@ -1,0 +1,90 @@
+"""Old events leave the record, a day at a time, once nobody needs them.
+
+Owns the retention of the log: the partitions of whole days are dropped, and what refers to their events (positions,
+keys, deliveries) is deleted in batches, skipping rows that anybody works on. An event that a subscription has not
+handled, whose delivery can still be retried, or that has no position yet, keeps its day and all later ones: retention
+never breaks the promise, and the log says what holds it back. Dropping takes a lock on the log, so it waits half a
+second for it at most and leaves the day to the next time. Never delete events of a day's partition row by row.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from headrace.clock import first_id_at, time_of
+from headrace.database.partitions import drop_partitions_before
+from headrace.database.record import Record
+
+logger = structlog.get_logger(__name__)
+
+BATCH: Final = 1000
+
+# Plan: per lane the primary key of lane_log from the lowest checkpoint on: short unless a subscription is behind.
+_NEEDED: Final = text("""
+    SELECT needed.event_id, needed.by FROM (
+        (SELECT l.event_id, 'a subscription that is behind' AS by
+         FROM (SELECT lane, min(position) AS position FROM checkpoints GROUP BY lane) AS c
+         JOIN lane_log l ON l.lane = c.lane AND l.position > c.position
+         ORDER BY l.event_id LIMIT 1)
+        UNION ALL (SELECT event_id, 'the outbox' FROM outbox ORDER BY event_id LIMIT 1)
+        UNION ALL (SELECT d.event_id, 'a delivery that can be retried' FROM deliveries d JOIN jobs j ON j.id = d.job_id
+                   WHERE j.state <> 'succeeded' ORDER BY d.event_id LIMIT 1)) AS needed
+    ORDER BY needed.event_id LIMIT 1
+""")
+
+_PATIENCE: Final = text("SET LOCAL lock_timeout = '500ms'")
+
+_REFERENCES: Final = {
+    "lane_log": "event_id",
+    "deliveries": "event_id",
+    "event_keys": "event_id",
+    "inbox_default": "event_id",
+    "event_log_default": "id",
+}
+"""Every table whose rows go with their events, and the column that names the event."""
+
+
+async def prune_events(record: Record, before: datetime) -> int:
+    """Drop the events of the days before this time's day that nobody needs; return how many partitions were dropped."""
+    day = await _first_day_to_keep(record, before)
+    try:
+        async with record.engine.begin() as connection:
+            await connection.execute(_PATIENCE)
+            dropped = await drop_partitions_before(connection, day)
+    except DBAPIError as error:  # the log is in somebody's hands: its readers come first
+        logger.warning("partitions_not_dropped", before=str(day), error=str(error.orig))
+        return 0
+    if dropped:
+        logger.info("partitions_dropped", partitions=dropped)
+    for table, column in _REFERENCES.items():
+        await _delete_before(record, table, column, first_id_at(datetime.combine(day, time(), UTC)))
+    return len(dropped)
+
+
+async def _first_day_to_keep(record: Record, before: datetime) -> date:
+    day = before.astimezone(UTC).date()
+    async with record.engine.connect() as connection:
+        needed = (await connection.execute(_NEEDED)).one_or_none()
+    if needed is None or (oldest := time_of(needed.event_id).date()) >= day:
+        return day
+    logger.warning(
+        "retention_held_back", by=needed.by, event=str(needed.event_id), wanted=str(day), kept_from=str(oldest)
+    )
+    return oldest
+
+
+async def _delete_before(record: Record, table: str, column: str, bound: UUID) -> None:
+    statement = text(f"""
+        DELETE FROM {table} WHERE ctid IN (
+            SELECT ctid FROM {table} WHERE {column} < :bound LIMIT :batch FOR UPDATE SKIP LOCKED)
+    """)  # noqa: S608 - names of our own
+    deleted = BATCH
+    while deleted == BATCH:
+        async with record.engine.begin() as connection:
+            deleted = (await connection.execute(statement, {"bound": bound, "batch": BATCH})).rowcount
