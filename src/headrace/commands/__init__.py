@@ -1,0 +1,1 @@
+"""One module for the commands that share their imports."""
