@@ -16,19 +16,31 @@ from headrace.loops import Stop
 from headrace.presence import Identity, Presence
 from headrace.relay.leader import Ground, Leader, Part
 from headrace.relay.moving import move_events
-from headrace.relay.releasing import clean_belt, keep_jobs, release_jobs
+from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
 
-PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, clean_belt)
+PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, mend_belt)
 
 
 async def run_relay(
     settings: Settings, stop: Stop, *, migrations: Sequence[str] = (), parts: Sequence[Part] = PARTS
 ) -> None:
-    """Run until `stop` is set.
+    """Be the process: logs and traces are those of a relay; else as `stand_by`."""
+    configure_logging(settings, "relay")
+    telemetry = configure("relay")
+    try:
+        await stand_by(settings, stop, migrations=migrations, parts=parts)
+    finally:
+        telemetry.shutdown()
+
+
+async def stand_by(
+    settings: Settings, stop: Stop, *, migrations: Sequence[str] = (), parts: Sequence[Part] = PARTS
+) -> None:
+    """Stand by or lead until `stop` is set.
 
     Args:
         settings: of this process.
@@ -39,8 +51,6 @@ async def run_relay(
     """
     identity = Identity("relay", settings.lease_seconds)
     async with AsyncExitStack() as stack:
-        configure_logging(settings, "relay")
-        stack.callback(configure("relay").shutdown)
         record = await stack.enter_async_context(open_record(settings))
         await wait_until_ready(record.engine, migrations)
         redis = open_commands(settings.redis_url)

@@ -61,7 +61,17 @@ class Ground:
 
 
 async def run_consume(settings: Settings, registry: Registry, stop: Stop) -> None:
-    """Run until `stop` is set.
+    """Be the process: logs and traces are those of a consumer; else as `consume`."""
+    configure_logging(settings, "consume")
+    telemetry = configure("consume")
+    try:
+        await consume(settings, registry, stop)
+    finally:
+        telemetry.shutdown()
+
+
+async def consume(settings: Settings, registry: Registry, stop: Stop) -> None:
+    """Consume until `stop` is set.
 
     Raises:
         ConfigurationError: `settings.subscriptions` names one that no application has.
@@ -70,8 +80,6 @@ async def run_consume(settings: Settings, registry: Registry, stop: Stop) -> Non
     chosen = _chosen(settings, registry.subscriptions)
     identity = Identity("consume", settings.lease_seconds, tasks=sorted(chosen))
     async with AsyncExitStack() as stack:
-        configure_logging(settings, "consume")
-        stack.callback(configure("consume").shutdown)
         record = await stack.enter_async_context(open_record(settings))
         await wait_until_ready(record.engine, registry.migrations)
         await register(record.engine, chosen.values())

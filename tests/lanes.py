@@ -1,0 +1,121 @@
+"""The event road for tests: an application with two events, a relay and consumers in this process, and how to wait.
+
+Owns what the tests of streams, relay and subscribers share. Everything runs on the real stores; the relay leads and the
+consumers own lanes exactly as the processes do, only with shorter leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+import msgspec
+from redis.asyncio import Redis
+
+from headrace.application import Application, Registry, combine
+from headrace.database.record import Record
+from headrace.events.registry import event
+from headrace.loops import Stop
+from headrace.relay.moving import move_events
+from headrace.relay.process import stand_by
+from headrace.settings import Settings
+from headrace.subscribers.checkpoints import register
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.process import consume
+from headrace.transaction import transaction
+
+WAIT_SECONDS = 15.0
+
+
+@event("tests.thing.happened", subject="key")
+class Thing(msgspec.Struct, frozen=True):
+    """Something happened to a key."""
+
+    key: str
+    number: int
+
+
+@event("tests.thing.forgotten", subject="key")
+class Forgotten(msgspec.Struct, frozen=True):
+    """Something that few listen to."""
+
+    key: str
+
+
+def registry_of(*subscriptions: Subscription) -> Registry:
+    """Return the registry of an application with these subscriptions."""
+    return combine([Application("tests", events=(Thing, Forgotten), subscriptions=subscriptions)])
+
+
+def settings_of(database_url: str, redis_url: str) -> Settings:
+    """Return settings with short leases."""
+    return Settings(database_url=database_url, redis_url=redis_url, lease_seconds=1.0, shutdown_seconds=5.0)
+
+
+async def publish(record: Record, things: Sequence[msgspec.Struct]) -> None:
+    """Publish each in a transaction of its own."""
+    for thing in things:
+        async with transaction(record) as tx:
+            await tx.publish(thing)
+
+
+@asynccontextmanager
+async def relaying(settings: Settings) -> AsyncIterator[None]:
+    """Run a relay that moves events for the block."""
+    async with running(lambda stop: stand_by(settings, stop, parts=(move_events,))):
+        yield
+
+
+@asynccontextmanager
+async def consuming(settings: Settings, *subscriptions: Subscription) -> AsyncIterator[None]:
+    """Run a consumer of these subscriptions for the block."""
+    async with running(lambda stop: consume(settings, registry_of(*subscriptions), stop)):
+        yield
+
+
+@asynccontextmanager
+async def running(process: Callable[[Stop], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run what takes a stop flag for the block, and let it end in order."""
+    stop = Stop()
+    task = asyncio.ensure_future(process(stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, WAIT_SECONDS)
+
+
+async def registered(record: Record, *subscriptions: Subscription) -> None:
+    """Put subscriptions on record, so that what is published from now on is theirs."""
+    await register(record.engine, subscriptions)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], *, within_seconds: float = WAIT_SECONDS) -> float:
+    """Wait until the condition holds, fail if it does not in time, and return how long it took."""
+    began_at = time.monotonic()
+    while not await condition():
+        assert time.monotonic() - began_at < within_seconds, "it did not come true in time"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began_at
+
+
+async def settled(driver: asyncpg.Connection[asyncpg.Record], subscription: str, *, events: int) -> bool:
+    """Tell whether all lanes together hold that many events and the subscription's checkpoints have passed them all."""
+    row = await driver.fetchrow(
+        "SELECT sum(head) AS head, sum(position) AS position FROM lanes JOIN checkpoints USING (lane) WHERE subscription = $1",
+        subscription,
+    )
+    return row is not None and row["head"] == events and row["position"] == events
+
+
+async def positions(redis: Redis, lane: int) -> list[int]:
+    """Return the positions that a lane's stream holds."""
+    return [int(identity.split(b"-")[0]) for identity, _ in await redis.xrange(f"headrace:lane:{lane}")]
+
+
+async def heads(driver: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:
+    """Return the head of each lane."""
+    return dict(await driver.fetch("SELECT lane, head FROM lanes"))
