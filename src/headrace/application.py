@@ -1,8 +1,8 @@
 """An application: what a team plugs into Headrace, and all that the loaded ones declare together.
 
-Owns `Application`, a table of declarations without behaviour, and `Registry`, the union that the processes run from. A name
-declared twice, or an event that is listened to and not declared, stops the process at its start with the two places.
-Importing an application does nothing; loading it binds its tasks to a broker.
+Owns `Application`, a table of declarations without behaviour, and `Registry`, the union that the processes run from.
+A name declared twice, or an event that is listened to and not declared, stops the process at its start with the two
+places. Importing an application does nothing; loading it binds its tasks to a broker.
 """
 
 from __future__ import annotations
@@ -86,10 +86,19 @@ def combine(applications: Sequence[Application]) -> Registry:
     schedules = _by_name(applications, lambda one: one.schedules, lambda schedule: schedule.name)
     for subscription in subscriptions.values():
         for event in subscription.events:
-            _require(event.type in events, f"the subscription {subscription.name} listens to {event.type}, which no application lists")
+            _require(
+                event.type in events,
+                f"the subscription {subscription.name} listens to {event.type}, which no application lists",
+            )
     for schedule in schedules.values():
-        _require(schedule.call.task in tasks, f"the schedule {schedule.name} calls {schedule.call.task}, which no application lists")
-    providers = {kind: make for application in applications for kind, make in application.providers.items()}
+        _require(
+            schedule.call.task in tasks,
+            f"the schedule {schedule.name} calls {schedule.call.task}, which no application lists",
+        )
+    provided = _by_name(
+        applications, lambda one: one.providers.items(), lambda item: f"{item[0].__module__}.{item[0].__qualname__}"
+    )
+    providers = dict(provided.values())
     return Registry(tuple(applications), tasks, events, subscriptions, schedules, providers)
 
 
@@ -107,7 +116,7 @@ def _load_one(name: str) -> Application:
     module_name, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute or "application")
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         message = f"HEADRACE_APPLICATIONS names {name}, which cannot be loaded: {error}"
         raise ConfigurationError(message) from error
     if not isinstance(found, Application):
@@ -123,7 +132,9 @@ def _by_name(
     for application in applications:
         for declaration in declared(application):
             name = name_of(declaration)
-            _require(name not in found, f"{name} is declared twice, the second time by the application {application.name}")
+            _require(
+                name not in found, f"{name} is declared twice, the second time by the application {application.name}"
+            )
             found[name] = declaration
     return found
 

@@ -6,17 +6,25 @@ A call is checked when it is built, so that what reaches the record can be decod
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import datetime
-from typing import ParamSpec, Protocol
+from typing import Final, ParamSpec, Protocol
 from uuid import UUID
 
 import msgspec
+
+from headrace.errors import FieldError, InvalidInputError
 
 P = ParamSpec("P")
 
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
+HIGHEST_PRIORITY = 9
 MAX_ARGS_BYTES = 256 * 1024
+LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
+
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +42,50 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     max_attempts: int | None = None
     tags: tuple[str, ...] = ()
+
+
+def require_sound(options: Options) -> None:
+    """Refuse options that no job can have.
+
+    Raises:
+        InvalidInputError: naming each field that is wrong.
+
+    """
+    wrong = [FieldError(field, message) for field, message, is_wrong in _rules(options) if is_wrong]
+    if wrong:
+        message = "; ".join(f"{error.field} {error.message}" for error in wrong)
+        raise InvalidInputError(message, tuple(wrong))
+
+
+def _rules(options: Options) -> list[tuple[str, str, bool]]:
+    priority, delay, attempts = options.priority, options.delay_seconds, options.max_attempts
+    texts = (options.queue, options.unique_key, options.concurrency_key, *options.tags)
+    return [
+        ("priority", "must be 0 to 9", priority is not None and not 0 <= priority <= HIGHEST_PRIORITY),
+        ("max_attempts", "must be at least 1", attempts is not None and not 1 <= attempts < 2**31),
+        (
+            "delay_seconds",
+            "must be 0 to ten years",
+            delay is not None and not (math.isfinite(delay) and 0 <= delay <= LONGEST_DELAY_SECONDS),
+        ),
+        ("delay_seconds", "excludes run_at", delay is not None and options.run_at is not None),
+        ("run_at", "needs a time zone", options.run_at is not None and options.run_at.tzinfo is None),
+        ("expires_at", "needs a time zone", options.expires_at is not None and options.expires_at.tzinfo is None),
+        ("queue", "must not be empty", options.queue == ""),
+        ("options", "hold a text with NUL or a lone surrogate", not all(map(_is_storable, texts))),
+    ]
+
+
+def _is_storable(text: str | None) -> bool:
+    return text is None or ("\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text))
+
+
+def holds_nul(encoded: bytes) -> bool:
+    """Tell whether JSON holds the character NUL, which PostgreSQL refuses.
+
+    That is `u0000` after an odd number of backslashes; after an even one it is a text about NUL.
+    """
+    return b"\\u0000" in encoded and _NUL.search(encoded) is not None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

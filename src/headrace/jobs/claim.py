@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
-from headrace.jobs.model import Claim
+from headrace.jobs.model import Claim, Key
 
 _CLAIM = """
     UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(), worker_id = $3
@@ -28,6 +29,30 @@ _RETURN_QUEUED = """
     WHERE jobs.id = c.id AND jobs.fence = c.fence AND jobs.state = 'queued'
 """
 
+_CLAIMED_BY = """
+    SELECT id, fence, attempt, max_attempts, trace_id, cancel_requested_at IS NOT NULL,
+           coalesce(started_at < clock_timestamp() - interval '2 seconds', true)
+    FROM jobs WHERE worker_id = $1 AND state = 'running'
+"""
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A job that the record says a worker runs."""
+
+    job_id: UUID
+    fence: int
+    attempt: int
+    max_attempts: int
+    trace_id: str
+    cancel_requested: bool
+    long_ago: bool
+    """Whether the claim is old enough for its answer to have reached the worker."""
+
+    @property
+    def key(self) -> Key:
+        """Which attempt this is."""
+        return self.job_id, self.fence
+
 
 async def claim(
     connection: asyncpg.Connection[asyncpg.Record], entries: Sequence[Claim], worker_id: UUID
@@ -36,6 +61,11 @@ async def claim(
     ids, fences = _keys(entries)
     won = {row["id"] for row in await connection.fetch(_CLAIM, ids, fences, worker_id)}
     return [entry for entry in entries if entry.job_id in won]
+
+
+async def claimed_by(connection: asyncpg.Connection[asyncpg.Record], worker_id: UUID) -> list[Claimed]:
+    """Return what runs under a worker's claim, as the record sees it."""
+    return [Claimed(*row.values()) for row in await connection.fetch(_CLAIMED_BY, worker_id)]
 
 
 async def return_queued(connection: asyncpg.Connection[asyncpg.Record], entries: Sequence[Claim]) -> None:

@@ -1,24 +1,28 @@
 """The values of a job's road: what is released, what a worker holds, how an attempt ended.
 
-Owns `Claim` (also the belt's entry) and `Outcome`, the frozen decision about one attempt. An outcome is decided once, by
-the worker, and recorded elsewhere; it says nothing about who may record it: the fence does.
+Owns `Claim` (also the belt's entry) and `Outcome`, the frozen decision about one attempt. An outcome is decided
+once, by the worker, and recorded elsewhere; it says nothing about who may record it: the fence does.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from headrace.database.states import JobState
 
+Key = tuple[UUID, int]
+"""One attempt for good: the job and its fence."""
+
 
 class Claim(msgspec.Struct, frozen=True, array_like=True):
     """One attempt of a job: what the dispatcher puts on the belt and, once the claim is won, what a worker runs."""
 
     job_id: UUID
-    fence: int
+    fence: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     attempt: int
     """The number of the attempt that this claim begins, 1 for the first."""
     max_attempts: int
@@ -29,12 +33,17 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     traceparent: str
     created_at: datetime
 
+    @property
+    def key(self) -> Key:
+        """Which attempt this is."""
+        return self.job_id, self.fence
+
 
 class Failure(msgspec.Struct, frozen=True):
     """Why an attempt did not succeed, as one of the job's `errors`."""
 
     outcome: str
-    """`failed`, `timed_out`, `cancelled` or `rejected`; only the rescuer writes `lost`."""
+    """`failed`, `timed_out`, `cancelled`, `rejected`, or `lost` where nobody knows how the attempt ended."""
     type: str
     message: str
     traceback: str
@@ -54,3 +63,8 @@ class Outcome(msgspec.Struct, frozen=True):
     refund: bool = False
     """Whether the attempt is not counted: it was handed back and not run to its end."""
     failure: Failure | None = None
+
+    @property
+    def key(self) -> Key:
+        """Which attempt this is about."""
+        return self.job_id, self.fence

@@ -40,7 +40,7 @@ class Retry:
 
     def bound_seconds(self, attempt: int) -> float:
         """Return the longest delay after that many attempts (1 or more)."""
-        return min(self.max_delay_seconds, self.first_delay_seconds * 2 ** min(attempt - 1, 40))
+        return min(self.max_delay_seconds, self.first_delay_seconds * 2.0 ** min(attempt - 1, 40))
 
     def delay_seconds(self, attempt: int) -> float:
         """Return a random delay after that many attempts: uniform up to the bound."""

@@ -1,20 +1,20 @@
 """Outcomes enter the record: many attempts in one statement, each under its fence.
 
-Owns the settling of attempts. An outcome whose fence is not the job's any more (another worker has taken the job over, or
-it was settled before) changes nothing. Attempts that did not succeed are written beside the job in the same statement.
-Never settle by the job's id alone.
+Owns the settling of attempts. An outcome whose fence is not the job's any more (another worker has taken the job
+over, or it was settled before) changes nothing. Attempts that did not succeed are written beside the job in the same
+statement. A job that somebody wants cancelled is not tried again. Never settle by the job's id alone: a batch may hold
+the outcomes of two attempts of one job, and one of them is a zombie's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from headrace.errors import FencedError
-from headrace.jobs.model import Outcome
+from headrace.jobs.model import Key, Outcome
 from headrace.transaction import Transaction
 
 _SETTLE = """
@@ -23,30 +23,36 @@ _SETTLE = """
             AS o(id, fence, state, result, delay_seconds, refund)),
     settled AS (
         UPDATE jobs SET
-            state = CAST(o.state AS job_state),
+            state = CASE WHEN o.state IN ('pending', 'scheduled', 'retrying') AND jobs.cancel_requested_at IS NOT NULL
+                         THEN 'cancelled' ELSE CAST(o.state AS job_state) END,
             result = CAST(o.result AS jsonb),
             run_at = CASE WHEN o.delay_seconds IS NULL THEN jobs.run_at
                           ELSE clock_timestamp() + make_interval(secs => o.delay_seconds) END,
             attempt = jobs.attempt - o.refund,
-            finished_at = CASE WHEN o.state IN ('succeeded', 'dead', 'cancelled') THEN clock_timestamp() END
+            finished_at = CASE
+                WHEN o.state IN ('succeeded', 'dead', 'cancelled') OR jobs.cancel_requested_at IS NOT NULL
+                THEN clock_timestamp() END
         FROM given o
         WHERE jobs.id = o.id AND jobs.fence = o.fence AND jobs.state = 'running'
         RETURNING jobs.id, jobs.attempt + o.refund AS attempt, jobs.fence, jobs.started_at, jobs.worker_id),
     failed AS (
-        INSERT INTO job_attempts (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
+        INSERT INTO job_attempts
+            (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
         SELECT s.id, s.attempt, s.fence, s.started_at, clock_timestamp(), f.outcome, f.type, f.message, f.traceback,
                f.trace_id, s.worker_id
         FROM jsonb_to_recordset($7::jsonb)
-            AS f(id uuid, outcome text, type text, message text, traceback text, trace_id text)
-        JOIN settled s ON s.id = f.id)
-    SELECT id FROM settled
+            AS f(id uuid, fence integer, outcome text, type text, message text, traceback text, trace_id text)
+        JOIN settled s ON s.id = f.id AND s.fence = f.fence)
+    SELECT id, fence FROM settled
 """
 
 
-async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome]) -> set[UUID]:
-    """Record outcomes and return the ids of the jobs that were settled by them; the others were fenced off."""
+async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome]) -> set[Key]:
+    """Record outcomes and return the attempts (job, fence) that were settled by them; the others were fenced off."""
     failures = [
-        {"id": outcome.job_id} | msgspec.structs.asdict(outcome.failure) for outcome in outcomes if outcome.failure
+        {"id": outcome.job_id, "fence": outcome.fence} | msgspec.structs.asdict(outcome.failure)
+        for outcome in outcomes
+        if outcome.failure
     ]
     rows = await connection.fetch(
         _SETTLE,
@@ -58,7 +64,7 @@ async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Seque
         [int(outcome.refund) for outcome in outcomes],
         msgspec.json.encode(failures).decode(),
     )
-    return {row["id"] for row in rows}
+    return {(row["id"], row["fence"]) for row in rows}
 
 
 async def settle_within(tx: Transaction, outcome: Outcome) -> None:
@@ -68,8 +74,6 @@ async def settle_within(tx: Transaction, outcome: Outcome) -> None:
         FencedError: the job belongs to another attempt by now: the transaction must roll back.
 
     """
-    raw = await tx.connection.get_raw_connection()
-    driver = raw.driver_connection
-    if driver is None or not await settle(driver, [outcome]):
+    if not await settle(await tx.driver(), [outcome]):
         message = f"the job {outcome.job_id} was taken over: the effects of this attempt are rolled back"
         raise FencedError(message)

@@ -8,8 +8,8 @@ Recovery never reads the belt to learn what should run: the record knows.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from uuid import UUID
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from headrace.jobs.belt import FIELD, GROUP, stream_of
-from headrace.jobs.model import Claim
+from headrace.jobs.model import Claim, Key
 
 logger = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ async def remove_dead_consumers(connection: asyncpg.Connection[asyncpg.Record], 
     return removed
 
 
-async def _waiting_on(redis: Redis, queue: str) -> set[tuple[UUID, int]]:
+async def _waiting_on(redis: Redis, queue: str) -> set[Key]:
     """Return the jobs whose entries no worker has read yet."""
     stream = stream_of(queue)
     try:
@@ -66,19 +66,18 @@ async def _waiting_on(redis: Redis, queue: str) -> set[tuple[UUID, int]]:
     except ResponseError:  # no stream, or a key of another type: nothing waits there
         return set()
     delivered = next((group["last-delivered-id"] for group in groups if group["name"] == GROUP.encode()), b"0-0")
-    waiting: set[tuple[UUID, int]] = set()
+    waiting: set[Key] = set()
     while entries := await redis.xrange(stream, min=b"(" + delivered, count=_PAGE):
         waiting.update(key for _, fields in entries if (key := _key_of(fields)) is not None)
         delivered = entries[-1][0]
     return waiting
 
 
-def _key_of(fields: dict[bytes, bytes]) -> tuple[UUID, int] | None:
+def _key_of(fields: Mapping[Any, Any] | None) -> Key | None:
     try:
-        released = msgspec.msgpack.decode(fields.get(FIELD, b""), type=Claim)
+        return msgspec.msgpack.decode((fields or {}).get(FIELD, b""), type=Claim).key
     except msgspec.DecodeError:
         return None
-    return released.job_id, released.fence
 
 
 async def _remove_dead_of(redis: Redis, stream: str, live: Collection[str]) -> int:

@@ -1,9 +1,9 @@
 """Releasing jobs: the loops of the leader that put due jobs on the belt and mend what was lost on the way.
 
-Owns a connection to the record that carries the releases and listens for the bell. While jobs wait for room the loop looks
-again every 3 ms; with nothing to do ever less often, up to ten times a second, because a bell may be lost and a delay
-may end. Upkeep runs beside it, on a connection of its own. A fault of either store ends the connection, and the loop
-begins anew with another one.
+Owns a connection to the record that carries the releases and listens for the bell. While jobs wait for room the loop
+looks again every 3 ms; with nothing to do ever less often, up to ten times a second, because a bell may be lost and
+a delay may end. Upkeep runs beside it: what needs the record alone (rescue, expiry) apart from what needs Redis too,
+which may hang. A fault of either store ends the connection, and the loop begins anew with another one.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ async def release_jobs(leadership: Leadership) -> None:
 
 
 async def keep_jobs(leadership: Leadership) -> None:
-    """Rescue the jobs of dead workers and those lost on the belt, until the leadership ends."""
+    """Rescue the jobs of dead workers and give up expired ones, until the leadership ends."""
     await repeat("keep_jobs", lambda: _keep(leadership), _UPKEEP, leadership.stop)
 
 
-async def clean_belt(leadership: Leadership) -> None:
-    """Take away what dead workers left on the belt, until the leadership ends."""
-    await repeat("clean_belt", lambda: _clean(leadership), _CLEANING, leadership.stop)
+async def mend_belt(leadership: Leadership) -> None:
+    """Return what was lost on the belt and take away what dead workers left on it, until the leadership ends."""
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(repeat("return_lost", lambda: _return_lost(leadership), _UPKEEP, leadership.stop))
+        parts.create_task(repeat("clean_belt", lambda: _clean(leadership), _CLEANING, leadership.stop))
 
 
 async def _release(leadership: Leadership) -> None:
@@ -65,8 +67,13 @@ async def _keep(leadership: Leadership) -> None:
     async with _connected(leadership) as connection:
         while not await leadership.stop.wait(_UPKEEP.interval_seconds):
             await rescue_once(leadership.record, lease_seconds=leadership.settings.lease_seconds)
-            await return_lost(connection, leadership.redis)
             await expire_jobs(connection)
+
+
+async def _return_lost(leadership: Leadership) -> None:
+    async with _connected(leadership) as connection:
+        while not await leadership.stop.wait(_UPKEEP.interval_seconds):
+            await return_lost(connection, leadership.redis)
 
 
 async def _clean(leadership: Leadership) -> None:

@@ -1,8 +1,9 @@
 """Jobs of dead workers run again.
 
 Owns the rescue: a job that is `running` under a worker whose lease has run out is released again at once, and the
-attempt is on record as lost. The fence makes this safe: should the worker only have been asleep, its outcome and its
-session's commit are refused. Runs in the relay, and in the clock as a second hand; both may do it at the same time.
+attempt is on record as lost. It keeps its `run_at`, and so its place before younger jobs; one that was to be cancelled
+is cancelled by its worker's death. The fence makes this safe: should the worker only have been asleep, its outcome and
+its session's commit are refused. Runs in the relay, and in the clock as a second hand; both may do it at the same time.
 After a restart of PostgreSQL every lease looks old: for one lease time nothing is rescued.
 """
 
@@ -17,7 +18,10 @@ logger = structlog.get_logger(__name__)
 
 _RESCUE = text("""
     WITH lost AS (
-        SELECT j.id, j.attempt, j.fence, j.started_at, j.worker_id, j.trace_id, p.host, p.pid
+        SELECT j.id, j.attempt, j.fence, j.started_at, j.worker_id, j.trace_id, p.host, p.pid,
+               CASE WHEN j.cancel_requested_at IS NOT NULL THEN 'cancelled'
+                    WHEN j.attempt >= j.max_attempts THEN 'dead'
+                    ELSE 'pending' END AS next
         FROM jobs j LEFT JOIN processes p ON p.id = j.worker_id
         WHERE j.state = 'running' AND (p.id IS NULL OR p.expires_at < now())
           AND pg_postmaster_start_time() < now() - make_interval(secs => :lease_seconds)
@@ -25,12 +29,12 @@ _RESCUE = text("""
         FOR UPDATE OF j SKIP LOCKED),
     moved AS (
         UPDATE jobs SET
-            state = CAST(CASE WHEN jobs.attempt >= jobs.max_attempts THEN 'dead' ELSE 'pending' END AS job_state),
-            finished_at = CASE WHEN jobs.attempt >= jobs.max_attempts THEN now() END,
-            run_at = now()
+            state = CAST(lost.next AS job_state),
+            finished_at = CASE WHEN lost.next <> 'pending' THEN now() END
         FROM lost WHERE jobs.id = lost.id
         RETURNING jobs.id)
-    INSERT INTO job_attempts (job_id, attempt, fence, started_at, outcome, type, message, traceback, trace_id, worker_id)
+    INSERT INTO job_attempts
+        (job_id, attempt, fence, started_at, outcome, type, message, traceback, trace_id, worker_id)
     SELECT id, attempt, fence, started_at, 'lost', 'WorkerLost',
            'the worker ' || coalesce(host || ', process ' || pid, worker_id::text) || ' died or lost its lease',
            '', trace_id, worker_id

@@ -1,8 +1,9 @@
 """The worker's end of the belt: read released jobs, claim them, acknowledge what is settled.
 
-Owns the reading of queue streams. It reads no more than can start now, claims what it read in one statement, and hands on the
-won claims. The belt may be emptied, restarted or replaced under it: groups are made again, and what was lost is released
-again by the dispatcher. Reads run on a connection of their own and are never cancelled: a cancelled read strands its entries.
+Owns the reading of queue streams. It reads no more than can start now, claims what it read in one statement, and
+hands on the won claims. The belt may be emptied, restarted or replaced under it: groups are made again, and what was
+lost is released again by the dispatcher. Reads run on a connection of their own and are not cancelled at a shutdown: a
+cancelled read strands its entries for as long as the dispatcher takes to notice.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ import asyncpg
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from headrace.jobs.belt import GROUP, stream_of
 from headrace.jobs.claim import claim, return_queued
-from headrace.jobs.model import Claim
+from headrace.jobs.model import Claim, Key
 from headrace.loops import Stop
-from headrace.streams.connection import AWAY, command, open_commands, open_reader
+from headrace.streams.connection import command, open_commands, open_reader
 
 logger = structlog.get_logger(__name__)
 
 _BLOCK_MILLISECONDS = 500
 _MAX_READ = 100
+_MAX_SETTLED = 10_000
 _REST_SECONDS = 0.2
+_PATIENCE_SECONDS = 5.0
+"""How much longer than it should an answer may take: a store whose machine is gone says nothing for ever."""
+_REDIS_FAULT = (RedisError, OSError)
+"""Not only lost connections: a replica that refuses writes, full memory and loading data pass by as well."""
 _DECODER = msgspec.msgpack.Decoder(Claim)
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -59,6 +65,7 @@ class Belt:
         self._free = slots
         self._freed = asyncio.Event()
         self._won: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._held: set[Key] = set()
         self._unclaimed: list[tuple[bytes, bytes, Claim]] = []
         self._settled: list[tuple[bytes, bytes]] = []
         self._to_acknowledge = asyncio.Event()
@@ -74,8 +81,13 @@ class Belt:
         """Wait for the next job that this worker has won."""
         return await self._won.get()
 
+    def holds(self, attempt: Key) -> bool:
+        """Tell whether an attempt was won here and is not settled yet."""
+        return attempt in self._held
+
     def done(self, delivery: Delivery) -> None:
         """Say that a delivery is settled: its slot is free, its entry goes away with the next acknowledgement."""
+        self._held.discard(delivery.claim.key)
         self._acknowledge_later(delivery.stream, delivery.entry_id)
         self._free += 1
         self._freed.set()
@@ -90,12 +102,12 @@ class Belt:
         return [self._won.get_nowait().claim for _ in range(self._won.qsize())]
 
     async def read(self) -> None:
-        """Read and claim until stopped, whatever happens to either store; then give back what was read and not claimed."""
+        """Read and claim until stopped, whatever happens to the stores; then give back what was not claimed."""
         while not self._stop.is_set():
             try:
                 async with _connected(self._database_url) as connection:
                     await self._read_and_claim(connection)
-            except (*AWAY, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*_REDIS_FAULT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logger.warning("belt_waits", error=repr(error))
                 self._grouped.clear()
                 await self._stop.wait(_REST_SECONDS)
@@ -108,8 +120,10 @@ class Belt:
             settled, self._settled = self._settled, []
             try:
                 await self._remove(settled)
-            except AWAY as error:
-                logger.debug("acknowledgement_dropped", error=repr(error))  # the dispatcher's upkeep takes them away
+            except _REDIS_FAULT as error:
+                logger.debug("acknowledgement_waits", error=repr(error))
+                self._settled = (settled + self._settled)[-_MAX_SETTLED:]
+                self._to_acknowledge.set()
                 await asyncio.sleep(_REST_SECONDS)
 
     async def close(self) -> None:
@@ -117,8 +131,8 @@ class Belt:
         try:
             if self._settled:
                 await self._remove(self._settled)
-        except AWAY as error:
-            logger.debug("acknowledgement_dropped", error=repr(error))
+        except _REDIS_FAULT as error:
+            logger.debug("acknowledgement_dropped", error=repr(error))  # the dispatcher's upkeep takes them away
         await self._reader.aclose()
         await self._writer.aclose()
 
@@ -144,6 +158,7 @@ class Belt:
                 self._acknowledge_later(stream, entry_id)
                 continue
             self._free -= 1
+            self._held.add(released.key)
             self._won.put_nowait(Delivery(released, stream, entry_id))
 
     async def _fetch(self, count: int) -> list[tuple[bytes, bytes, Claim]]:
@@ -154,10 +169,11 @@ class Belt:
         keys = [stream_of(queue) for queue in self._queues]
         each = max(1, count // len(keys))
         try:
-            reply: Any = await command(
-                self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", each,
-                "BLOCK", _BLOCK_MILLISECONDS, "STREAMS", *keys, *(">" for _ in keys),
-            )  # fmt: skip
+            async with asyncio.timeout(_BLOCK_MILLISECONDS / 1000 + _PATIENCE_SECONDS):
+                reply: Any = await command(
+                    self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", each,
+                    "BLOCK", _BLOCK_MILLISECONDS, "STREAMS", *keys, *(">" for _ in keys),
+                )  # fmt: skip
         except ResponseError as error:
             logger.info("queues_made_anew", error=str(error))  # NOGROUP, UNBLOCKED, WRONGTYPE: the belt was replaced
             self._grouped.clear()
@@ -213,7 +229,7 @@ async def ensure_group(redis: Redis, queue: str) -> None:
 
 @asynccontextmanager
 async def _connected(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url, timeout=5)
+    connection = await asyncpg.connect(database_url, timeout=_PATIENCE_SECONDS, command_timeout=_PATIENCE_SECONDS)
     try:
         yield connection
     finally:

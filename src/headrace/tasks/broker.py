@@ -1,19 +1,21 @@
 """Taskiq's broker, on the record: what `taskiq worker workers.tasks:broker` runs, and what `task.kiq(…)` sends through.
 
-Owns the joints between Taskiq and Headrace. `kick` writes a job to the record; `listen` yields jobs that this worker has won;
-the formatter hands a claim through Taskiq without validating it again; the result backend settles the attempt and reads
-results from the record. Of taskiq-redis's RedisStreamBroker only the type is kept: each of its faults (never reclaims on an
-idle queue, runs long tasks twice, loses prefetched jobs, dies with Redis) lies in the methods that are replaced here.
+Owns the joints between Taskiq and Headrace. `kick` writes a job to the record; `listen` yields jobs that this worker
+has won; the formatter hands a claim through Taskiq without validating it again; the result backend settles the
+attempt and reads results from the record. Of taskiq-redis's RedisStreamBroker only the type is kept: each of its
+faults (never reclaims on an idle queue, runs long tasks twice, loses prefetched jobs, dies with Redis) lies in the
+methods that are replaced here.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
+from pydantic import ConfigDict
 from taskiq import AckableMessage, BrokerMessage, TaskiqMessage, TaskiqResult
 from taskiq.abc.formatter import TaskiqFormatter
 from taskiq.abc.result_backend import AsyncResultBackend
@@ -23,7 +25,7 @@ from taskiq_redis import RedisStreamBroker
 from headrace.clock import new_id
 from headrace.database.record import Record
 from headrace.database.states import FINISHED, JobState
-from headrace.errors import ConfigurationError, NotFoundError
+from headrace.errors import ConfigurationError
 from headrace.jobs.call import Call, Options
 from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.queries import job_by_id
@@ -36,11 +38,14 @@ from headrace.transaction import transaction
 _ENTRY = "headrace.execute"
 
 
-class KickedCall(msgspec.Struct, frozen=True):
+class Kicked(BrokerMessage):
     """A `kiq` on its way to the record."""
 
-    id: UUID
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     call: Call
+    origin: TaskiqMessage
+    """What Taskiq will take the job's id from when it is on record."""
 
 
 class RecordFormatter(TaskiqFormatter):
@@ -56,12 +61,13 @@ class RecordFormatter(TaskiqFormatter):
             error = f"the task {message.task_name} is not declared by any loaded application"
             raise ConfigurationError(error)
         options = msgspec.convert(message.labels, Options, strict=False)
-        kicked = KickedCall(UUID(message.task_id), task.call_with(options, tuple(message.args), message.kwargs))
-        return BrokerMessage(
+        return Kicked.model_construct(
             task_id=message.task_id,
             task_name=message.task_name,
-            message=msgspec.json.encode(kicked),
+            message=b"",
             labels=message.labels,
+            call=task.call_with(options, tuple(message.args), message.kwargs),
+            origin=message,
         )
 
     def loads(self, message: bytes) -> TaskiqMessage:
@@ -93,13 +99,18 @@ class RecordResults(AsyncResultBackend[Any]):
         del with_logs
         job = await job_by_id(self._broker.record, UUID(task_id))
         last = job.errors[-1] if job.errors else None
+        reason = f"{last.type}: {last.message}" if last else f"the job is {job.state}"
         failed = job.state is not JobState.SUCCEEDED
         return TaskiqResult(
             is_err=failed,
-            return_value=None if job.result is None else msgspec.json.decode(job.result),
-            execution_time=0.0,
-            error=RuntimeError(f"{last.type}: {last.message}" if last else f"the job is {job.state}") if failed else None,
+            return_value=msgspec.json.decode(job.result),
+            execution_time=_seconds_between(job.started_at, job.finished_at),
+            error=RuntimeError(reason) if failed else None,
         )
+
+
+def _seconds_between(begin: datetime | None, end: datetime | None) -> float:
+    return (end - begin).total_seconds() if begin and end else 0.0
 
 
 class RecordBroker(RedisStreamBroker):
@@ -158,10 +169,20 @@ class RecordBroker(RedisStreamBroker):
         await self.connection_pool.disconnect()
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Write the job to the record, in a transaction of its own."""
-        kicked = msgspec.json.decode(message.message, type=KickedCall)
+        """Write the job to the record, in a transaction of its own.
+
+        Where another job holds the unique key, the caller gets that one to wait for.
+
+        Raises:
+            ConfigurationError: the message comes from another formatter, or the broker is not started.
+
+        """
+        if not isinstance(message, Kicked):
+            error = "only calls of declared tasks go through the record"
+            raise ConfigurationError(error)
         async with transaction(self.record) as tx:
-            await tx.enqueue_calls([kicked.call], ids=[kicked.id])
+            (job_id,) = await tx.enqueue_calls([message.call], ids=[UUID(message.task_id)])
+        message.origin.task_id = str(job_id)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield the jobs that this worker has won, until Taskiq closes the generator at shutdown."""

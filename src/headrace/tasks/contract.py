@@ -19,7 +19,15 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from headrace.errors import ConfigurationError, InvalidInputError
-from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options
+from headrace.jobs.call import (
+    DEFAULT_PRIORITY,
+    DEFAULT_QUEUE,
+    MAX_ARGS_BYTES,
+    Call,
+    Options,
+    holds_nul,
+    require_sound,
+)
 from headrace.jobs.retry import Retry
 from headrace.tasks.run import Run
 
@@ -63,7 +71,7 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self, name: str, function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]], policy: Policy
     ) -> None:
         # Taskiq's own __init__ renames the function and plants it in its module, for process pools; not wanted here.
-        hints = get_type_hints(function, include_extras=True)
+        hints = _hints(name, function)
         self.broker: AsyncBroker = UnboundBroker()
         self.task_name = name
         self.original_func = cast("Callable[P, Coroutine[Any, Any, R]]", function)
@@ -75,6 +83,7 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self.description = inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
         self.signature = _signature_without_run(name, function)
         self.args_type = _args_type(name, self.signature, hints)
+        self.decoder = _decoder(name, self.args_type)
 
     def policy_for(self, _args: msgspec.Struct) -> Policy:
         """Return the policy for an attempt with these arguments: the task's own, unless a subclass knows better."""
@@ -88,27 +97,40 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         """Build a call from arguments as Python passes them.
 
         Raises:
-            InvalidInputError: the arguments do not fit the signature, or are not JSON, or over 256 KiB.
+            InvalidInputError: the arguments do not fit the signature or its types, are not JSON, or over 256 KiB.
 
         """
         try:
             encoded = msgspec.json.encode(self.signature.bind(*args, **kwargs).arguments)
-        except (TypeError, ValueError) as error:
+            self.decoder.decode(encoded)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             message = f"the arguments of {self.name} do not fit: {error}"
             raise InvalidInputError(message) from error
         return self.call_encoded(msgspec.Raw(encoded), options)
 
     def call_encoded(self, args: msgspec.Raw, options: Options) -> Call:
-        """Build a call from arguments that are JSON already, and checked."""
-        if len(bytes(args)) > MAX_ARGS_BYTES:
-            message = f"the arguments of {self.name} take {len(bytes(args))} bytes, more than {MAX_ARGS_BYTES}: pass a reference"
+        """Build a call from arguments that are JSON already, and checked against `args_type`.
+
+        Raises:
+            InvalidInputError: they are over 256 KiB or cannot be stored, or an option is out of bounds.
+
+        """
+        encoded = bytes(args)
+        if len(encoded) > MAX_ARGS_BYTES:
+            message = (
+                f"the arguments of {self.name} take {len(encoded)} bytes, more than {MAX_ARGS_BYTES}: pass a reference"
+            )
             raise InvalidInputError(message)
+        if holds_nul(encoded):
+            message = f"the arguments of {self.name} hold the character NUL, which PostgreSQL cannot store"
+            raise InvalidInputError(message)
+        require_sound(options)
         return Call(
             task=self.name,
             args=args,
             queue=options.queue or self.policy.queue,
             priority=self.policy.priority if options.priority is None else options.priority,
-            max_attempts=options.max_attempts or self.policy.retry.max_attempts,
+            max_attempts=self.policy.retry.max_attempts if options.max_attempts is None else options.max_attempts,
             delay_seconds=options.delay_seconds,
             run_at=options.run_at,
             expires_at=options.expires_at,
@@ -152,7 +174,8 @@ def task(
         timeout_seconds: how long one attempt may take; None for no bound.
 
     Raises:
-        ConfigurationError: the function is not a coroutine function, or its first parameter is not the run.
+        ConfigurationError: the function is not a coroutine function, its first parameter is not the run, an annotation
+            cannot be read from JSON, or the queue, the priority or the retry policy is out of bounds.
 
     Example:
         >>> @task("shop.greet", queue="mail")
@@ -161,6 +184,11 @@ def task(
 
     """
     policy = Policy(queue=queue, priority=priority, retry=retry or Retry(), timeout_seconds=timeout_seconds)
+    try:
+        require_sound(Options(queue=queue, priority=priority, max_attempts=policy.retry.max_attempts))
+    except InvalidInputError as error:
+        message = f"the task {name}: {error}"
+        raise ConfigurationError(message) from error
 
     def declare(function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]) -> Task[P, R]:
         if not inspect.iscoroutinefunction(function):
@@ -169,6 +197,22 @@ def task(
         return Task(name, function, policy)
 
     return declare
+
+
+def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        message = f"the task {name} has an annotation that cannot be read at run time: {error}"
+        raise ConfigurationError(message) from error
+
+
+def _decoder(name: str, args_type: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct]:
+    try:
+        return msgspec.json.Decoder(args_type)
+    except TypeError as error:
+        message = f"the task {name} has a parameter whose type cannot be read from JSON: {error}"
+        raise ConfigurationError(message) from error
 
 
 def _signature_without_run(name: str, function: Callable[..., Any]) -> inspect.Signature:

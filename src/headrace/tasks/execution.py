@@ -2,26 +2,31 @@
 
 Owns what happens around a task's function: decode the arguments, run under the timeout, decide. A task that used its
 session is settled in that session's transaction, so that effects and outcome commit together; any other outcome is
-returned, to be recorded with those of its neighbours. Nothing that a task raises leaves here.
+returned, to be recorded with those of its neighbours. Nothing that a task raises leaves here, be it SystemExit or a
+cancellation of its own making; only a cancellation from outside that nobody announced passes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from enum import Enum, auto
 from typing import Any
-from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from headrace.clock import now
+from headrace.database.away import is_away
 from headrace.database.record import Record
 from headrace.database.states import JobState
-from headrace.errors import FencedError
-from headrace.jobs.model import Claim, Outcome
+from headrace.errors import FencedError, UnavailableError
+from headrace.jobs.model import Claim, Key, Outcome
+from headrace.jobs.retry import Retry
 from headrace.jobs.settle import settle_within
 from headrace.providers import Providers
 from headrace.tasks.contract import Task
@@ -32,6 +37,10 @@ from headrace.telemetry.scope import Scope
 from headrace.telemetry.spans import run
 
 logger = structlog.get_logger(__name__)
+
+_RAISED = (Exception, asyncio.CancelledError, SystemExit, BaseExceptionGroup)
+"""What a task may raise. A KeyboardInterrupt is the operator's, and passes."""
+_OF_THE_RECORD = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Interruption(Enum):
@@ -46,62 +55,79 @@ class Interruption(Enum):
 
 
 class Execution:
-    """Runs attempts; knows those that are under way."""
+    """Runs attempts; knows those that are under way.
 
-    def __init__(self, tasks: Mapping[str, Task[Any, Any]], record: Record, providers: Providers) -> None:
+    Args:
+        tasks: what can be run, by name.
+        record: where sessions are opened.
+        providers: what `run.get` hands out.
+        sessions: how many runs may have a session at once; the others wait for one.
+
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Task[Any, Any]], record: Record, providers: Providers, *, sessions: int = 8
+    ) -> None:
         self._tasks = tasks
         self._record = record
         self._providers = providers
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
-        self._interrupted: dict[UUID, Interruption] = {}
+        self._seats = asyncio.Semaphore(sessions)
+        self._running: dict[Key, asyncio.Task[Any]] = {}
+        self._interrupted: dict[Key, Interruption] = {}
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt; return what is to be recorded, None where nothing is left to record."""
         me = asyncio.current_task()
         if me is not None:
-            self._running[claim.job_id] = me
+            self._running[claim.key] = me
         try:
             age = (now() - claim.created_at).total_seconds()
             message = Message(claim.job_id, claim.traceparent, age_seconds=age, attempt=claim.attempt)
             with run(claim.queue, message, task=claim.task) as scope:
                 return await self._attempt(claim, scope)
         finally:
-            self._running.pop(claim.job_id, None)
-            self._interrupted.pop(claim.job_id, None)
+            self._running.pop(claim.key, None)
+            if self._interrupted.pop(claim.key, None) is not None and me is not None:
+                me.uncancel()
 
-    def interrupt(self, job_ids: list[UUID] | None, reason: Interruption) -> None:
-        """Cancel the attempts of these jobs, or all of them where `job_ids` is None."""
-        for job_id in list(self._running) if job_ids is None else job_ids:
-            if job_id in self._running and job_id not in self._interrupted:
-                self._interrupted[job_id] = reason
-                self._running[job_id].cancel()
+    def running(self) -> frozenset[Key]:
+        """Return the attempts that are under way."""
+        return frozenset(self._running)
+
+    def interrupt(self, attempts: Iterable[Key], reason: Interruption) -> None:
+        """Cancel these attempts, as far as they are under way; each one once."""
+        for key in attempts:
+            if key in self._running and key not in self._interrupted:
+                self._interrupted[key] = reason
+                self._running[key].cancel()
 
     async def _attempt(self, claim: Claim, scope: Scope) -> Outcome | None:
         task = self._tasks.get(claim.task)
         if task is None:
             return unknown_here(claim)
         try:
-            args = msgspec.json.decode(claim.args, type=task.args_type)
-        except msgspec.DecodeError as error:
+            args = task.decoder.decode(claim.args)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return rejected(claim, error, f"the arguments do not fit the task {claim.task} of this code")
         policy = task.policy_for(args)
         bound = asyncio.timeout(policy.timeout_seconds)
         try:
             return await self._run(claim, task, args, bound)
-        except asyncio.CancelledError as error:
-            return self._decide_interrupted(claim, error)
         except FencedError:
             logger.warning("attempt_fenced", job_id=str(claim.job_id), attempt=claim.attempt)
             return None
-        except Exception as error:  # noqa: BLE001 - failure table: whatever a task raises is an outcome on record
+        except _RAISED as error:  # failure table: whatever a task raises is an outcome on record
+            reason = self._interrupted.get(claim.key)
+            if reason is not None:
+                return _interrupted(claim, error, reason)
             scope.failed(error)
-            return failed(claim, error, policy.retry, timed_out=bound.expired())
+            return _failed(claim, error, policy.retry, timed_out=bound.expired())
 
     async def _run(
         self, claim: Claim, task: Task[Any, Any], args: msgspec.Struct, bound: asyncio.Timeout
     ) -> Outcome | None:
         async with AsyncExitStack() as stack:
-            context = Run(claim, record=self._record, providers=self._providers, stack=stack)
+            context = Run(claim, record=self._record, providers=self._providers, stack=stack, seats=self._seats)
             async with bound:
                 value = await task.function(context, **msgspec.structs.asdict(args))
             outcome = succeeded(claim, value)
@@ -113,17 +139,27 @@ class Execution:
             await settle_within(context.session, outcome)
             return None
 
-    def _decide_interrupted(self, claim: Claim, error: asyncio.CancelledError) -> Outcome | None:
-        """Decide for an attempt that was cancelled; a cancellation that is not ours passes on."""
-        reason = self._interrupted.get(claim.job_id)
-        me = asyncio.current_task()
-        if reason is None or me is None:
-            raise error
-        me.uncancel()
-        match reason:
-            case Interruption.REQUESTED:
-                return cancelled(claim, error)
-            case Interruption.SHUTDOWN:
-                return handed_back(claim)
-            case Interruption.LOST:
-                return None
+
+def _interrupted(claim: Claim, error: BaseException, reason: Interruption) -> Outcome:
+    """Decide for an attempt that was cancelled from outside, whatever its task made of the cancellation."""
+    match reason:
+        case Interruption.REQUESTED:
+            return cancelled(claim, error)
+        case Interruption.SHUTDOWN | Interruption.LOST:  # of a lost one the fence refuses it, as it should
+            return handed_back(claim)
+
+
+def _failed(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool) -> Outcome:
+    me = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError):
+        if me is not None and me.cancelling():
+            raise error  # somebody cancels the worker itself
+        within = RuntimeError("the task was cancelled from within")
+        within.__cause__ = error
+        return failed(claim, within, retry)
+    return failed(claim, error, retry, timed_out=timed_out, not_its_fault=_is_of_the_record(error))
+
+
+def _is_of_the_record(error: BaseException) -> bool:
+    """Tell whether PostgreSQL went away under the attempt. Of a commit nobody then knows; the fence does."""
+    return isinstance(error, UnavailableError) or (isinstance(error, _OF_THE_RECORD) and is_away(error))

@@ -11,9 +11,11 @@ import traceback
 import msgspec
 
 from headrace.database.states import JobState
+from headrace.jobs.call import holds_nul
+from headrace.jobs.claim import Claimed
 from headrace.jobs.model import Claim, Failure, Outcome
 from headrace.jobs.retry import Retry
-from headrace.telemetry.propagation import trace_id_of
+from headrace.telemetry.propagation import trace_id_now, trace_id_of
 
 MAX_RESULT_BYTES = 256 * 1024
 _MAX_TEXT = 16_000
@@ -24,20 +26,25 @@ def succeeded(claim: Claim, value: object) -> Outcome:
     """Decide for a task that returned `value`."""
     try:
         encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return rejected(claim, error, "the result cannot be written as JSON")
     if len(encoded) > MAX_RESULT_BYTES:
         reason = f"the result takes {len(encoded)} bytes, more than {MAX_RESULT_BYTES}: store it and return a reference"
         return rejected(claim, ValueError(reason), "the result is too large")
-    if b"\\u0000" in encoded:
+    if holds_nul(encoded):
         return rejected(claim, ValueError("a string holds the character NUL"), "PostgreSQL cannot store the result")
     return Outcome(claim.job_id, claim.fence, JobState.SUCCEEDED, result=encoded.decode())
 
 
-def failed(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool = False) -> Outcome:
-    """Decide for a task that raised: another attempt after a delay, or dead."""
+def failed(
+    claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool = False, not_its_fault: bool = False
+) -> Outcome:
+    """Decide for a task that raised: another attempt after a delay, or dead.
+
+    Where PostgreSQL went away under the task, it is tried again whatever its policy says about the error.
+    """
     failure = _failure(claim, error, "timed_out" if timed_out else "failed")
-    if claim.attempt < claim.max_attempts and retry.allows(error):
+    if claim.attempt < claim.max_attempts and (not_its_fault or retry.allows(error)):
         delay = retry.delay_seconds(claim.attempt)
         return Outcome(claim.job_id, claim.fence, JobState.RETRYING, delay_seconds=delay, failure=failure)
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)
@@ -46,7 +53,7 @@ def failed(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool 
 def rejected(claim: Claim, error: BaseException, reason: str) -> Outcome:
     """Decide for arguments or a result that no attempt can mend: dead, with the reason."""
     failure = _failure(claim, error, "rejected")
-    failure = msgspec.structs.replace(failure, message=_storable(f"{reason}: {error}"))
+    failure = msgspec.structs.replace(failure, message=f"{reason}: {failure.message}")
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)
 
 
@@ -58,7 +65,14 @@ def cancelled(claim: Claim, error: BaseException) -> Outcome:
 
 def handed_back(claim: Claim) -> Outcome:
     """Decide for a run that a stopping worker gives up: it starts anew elsewhere, and no attempt is counted."""
-    return Outcome(claim.job_id, claim.fence, JobState.PENDING, delay_seconds=0.0, refund=True)
+    return Outcome(claim.job_id, claim.fence, JobState.PENDING, refund=True)
+
+
+def lost(claimed: Claimed) -> Outcome:
+    """Decide for a job that the record says this worker runs, and that it does not: nobody knows how far it came."""
+    failure = Failure("lost", "RunLost", "the worker lives and does not know this run any more", "", claimed.trace_id)
+    state = JobState.DEAD if claimed.attempt >= claimed.max_attempts else JobState.PENDING
+    return Outcome(claimed.job_id, claimed.fence, state, failure=failure)
 
 
 def unknown_here(claim: Claim) -> Outcome:
@@ -67,16 +81,22 @@ def unknown_here(claim: Claim) -> Outcome:
 
 
 def _failure(claim: Claim, error: BaseException, outcome: str) -> Failure:
-    lines = traceback.format_exception(error)
     return Failure(
         outcome=outcome,
         type=type(error).__qualname__,
-        message=_storable(str(error)),
-        traceback=_storable("".join(lines)),
-        trace_id=trace_id_of(claim.traceparent),
+        message=_storable(_text_of(error)[:_MAX_TEXT]),
+        traceback=_storable("".join(traceback.format_exception(error))[-_MAX_TEXT:]),
+        trace_id=trace_id_now() or trace_id_of(claim.traceparent),
     )
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - failure table: whatever a task raises is an outcome on record
+        return f"the text of this error cannot be made: {type(fault).__qualname__}"
+
+
 def _storable(text: str) -> str:
-    """Return the end of a text without what PostgreSQL refuses: NUL and lone surrogates."""
-    return text[-_MAX_TEXT:].replace("\x00", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+    """Return a text without what PostgreSQL refuses: NUL and lone surrogates."""
+    return text.replace("\x00", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()

@@ -1,12 +1,14 @@
 """The run: what a task is given besides its arguments.
 
-Owns the lazily opened session of one attempt. What a task writes through `begin()` commits in one transaction together with
-the job's outcome, under the attempt's fence: if another worker has taken the job over meanwhile, that commit is refused and
-the effects with it. For effects outside PostgreSQL, `idempotency_key` is the same at every attempt.
+Owns the lazily opened session of one attempt. What a task writes through `begin()` commits in one transaction
+together with the job's outcome, under the attempt's fence: if another worker has taken the job over meanwhile, that
+commit is refused and the effects with it. For effects outside PostgreSQL, `idempotency_key` is the same at every
+attempt.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +19,9 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from headrace.database.away import is_away
 from headrace.database.record import Record
+from headrace.errors import UnavailableError
 from headrace.jobs.model import Claim
 from headrace.jobs.progress import write_progress
 from headrace.providers import Providers
@@ -31,8 +35,18 @@ _PROGRESS_INTERVAL_SECONDS = 0.5
 class Run:
     """One attempt of a job, as its task sees it."""
 
-    def __init__(self, claim: Claim, *, record: Record, providers: Providers, stack: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        record: Record,
+        providers: Providers,
+        stack: AsyncExitStack,
+        seats: asyncio.Semaphore,
+    ) -> None:
         self._claim = claim
+        self._seats = seats
+        self._opening = asyncio.Lock()
         self._record = record
         self._providers = providers
         self._stack = stack
@@ -81,9 +95,24 @@ class Run:
         return self._claim.created_at
 
     async def begin(self) -> Transaction:
-        """Return the transaction that commits together with this attempt's outcome; opened at the first call."""
-        if self.session is None:
-            self.session = await self._stack.enter_async_context(transaction(self._record))
+        """Return the transaction that commits together with this attempt's outcome; opened at the first call.
+
+        Where more runs want one than the worker has connections, they wait in line, within their own timeout.
+
+        Raises:
+            UnavailableError: PostgreSQL is away; the attempt is made again when the task lets this pass.
+
+        """
+        async with self._opening:
+            if self.session is None:
+                await self._stack.enter_async_context(self._seats)
+                try:
+                    self.session = await self._stack.enter_async_context(transaction(self._record))
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    message = "PostgreSQL is away"
+                    raise UnavailableError(message) from error
         return self.session
 
     @asynccontextmanager

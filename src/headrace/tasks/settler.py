@@ -1,27 +1,31 @@
 """Group commit of outcomes: what several runs decide at about the same time is one statement.
 
-Owns the connection on which outcomes are recorded. While one batch is on its way, the next one gathers; nobody waits for a
-timer. With PostgreSQL away, outcomes wait here and are recorded when it is back, unless the fence has gone to others.
-An outcome that PostgreSQL refuses to store does not hold up the batch it came in: it is recorded as dead by itself.
+Owns the connection on which outcomes are recorded. While one batch is on its way, the next one gathers; nobody waits
+for a timer. With PostgreSQL away, outcomes wait here and are recorded when it is back, unless the fence has gone to
+others. An outcome that PostgreSQL refuses to store does not hold up the batch it came in: it is recorded as dead by
+itself. A stopping worker does not wait for PostgreSQL for ever: what it abandons is rescued when its lease has run out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from uuid import UUID
 
 import asyncpg
 import structlog
 
 from headrace.database.states import JobState
-from headrace.jobs.model import Failure, Outcome
+from headrace.jobs.model import Failure, Key, Outcome
 from headrace.jobs.settle import settle
 
 logger = structlog.get_logger(__name__)
 
 _MAX_BATCH = 500
 _REST_SECONDS = 0.25
+_PATIENCE_SECONDS = 15.0
+"""How long a statement may take before the connection counts as lost."""
+_REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""What PostgreSQL raises because of an outcome, and would raise again."""
 
 
 class Settler:
@@ -31,19 +35,31 @@ class Settler:
         self._database_url = database_url
         self._waiting: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
         self._wanted = asyncio.Event()
+        self._abandoned = False
 
     async def settle(self, outcome: Outcome) -> bool:
-        """Record an outcome and return whether it counted; False when the fence was lost."""
+        """Record an outcome and return whether it counted; False when the fence was lost or this was abandoned."""
+        if self._abandoned:
+            return False
         settled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, settled))
         self._wanted.set()
         return await settled
 
+    def abandon(self) -> None:
+        """Wait for PostgreSQL no longer: nobody gets more recorded here."""
+        self._abandoned = True
+        if self._waiting:
+            logger.error("outcomes_abandoned", count=len(self._waiting), first=str(self._waiting[0][0].job_id))
+        for _, settled in self._waiting:
+            if not settled.done():
+                settled.set_result(False)
+
     async def run(self) -> None:
         """Record what comes in until cancelled; a lost connection is made anew."""
         while True:
             try:
-                connection = await asyncpg.connect(self._database_url, timeout=5)
+                connection = await asyncpg.connect(self._database_url, timeout=5, command_timeout=_PATIENCE_SECONDS)
                 try:
                     await self._record_batches(connection)
                 finally:
@@ -60,22 +76,22 @@ class Settler:
             for outcome, future in batch:
                 self._waiting.popleft()
                 if not future.done():
-                    future.set_result(outcome.job_id in settled)
+                    future.set_result(outcome.key in settled)
             if not self._waiting:
                 self._wanted.clear()
 
 
-async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome]) -> set[UUID]:
+async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome]) -> set[Key]:
     try:
         return await settle(connection, outcomes)
-    except asyncpg.DataError as error:
+    except _REFUSED as error:
         if len(outcomes) == 1:
             logger.warning("outcome_not_storable", job_id=str(outcomes[0].job_id), error=str(error))
             return await settle(connection, [_unstorable(outcomes[0], error)])
-        return {job_id for outcome in outcomes for job_id in await _settle_all(connection, [outcome])}
+        return {key for outcome in outcomes for key in await _settle_all(connection, [outcome])}
 
 
-def _unstorable(outcome: Outcome, error: asyncpg.DataError) -> Outcome:
+def _unstorable(outcome: Outcome, error: asyncpg.PostgresError) -> Outcome:
     failure = Failure(
         outcome="rejected",
         type=type(error).__qualname__,

@@ -1,8 +1,9 @@
 """A worker process: everything that Taskiq's worker needs beside its receiver.
 
-Owns the start and the end of a worker. It starts when PostgreSQL answers with a fitting schema, and says that it is alive
-from a thread of its own. At the end it first claims nothing more, lets running jobs finish for `shutdown_seconds`, then
-hands back the rest: a shutdown burns no attempt. A background part that fails ends the process: its jobs run elsewhere
+Owns the start and the end of a worker. It starts when PostgreSQL answers with a fitting schema, and says that it is
+alive from a thread of its own. At the end it first claims nothing more, lets running jobs finish for
+`shutdown_seconds`, then hands back the rest: a shutdown burns no attempt. It never waits for ever, neither for a task
+that ignores its cancellation nor for PostgreSQL. A background part that fails ends the process: its jobs run elsewhere
 when the lease runs out, which is better than a worker that looks alive and does nothing.
 """
 
@@ -29,6 +30,7 @@ from headrace.tasks.belt import Belt
 from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution, Interruption
 from headrace.tasks.outcome import handed_back
+from headrace.tasks.reconcile import Reconciliation
 from headrace.tasks.settler import Settler
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
@@ -36,6 +38,11 @@ from headrace.telemetry.setup import configure
 logger = structlog.get_logger(__name__)
 
 _QUEUES = Pace(interval_seconds=1.0)
+_RECONCILE = Pace(interval_seconds=1.0, last_backoff_seconds=1.0)
+_GRACE_SECONDS = 3.0
+"""How long interrupted runs may take to end, and their outcomes to be recorded."""
+_SPARE_CONNECTIONS = 2
+"""Connections of the pool that sessions leave to reads and progress."""
 _EXIT_FAILED = 70
 
 
@@ -54,7 +61,7 @@ class Worker:
         self._tasks = tasks
         self._providers = providers
         self._migrations = migrations
-        self._chosen = None if settings.queues is None else [name.strip() for name in settings.queues.split(",")]
+        self._chosen = _names(settings.queues)
         self._stack = AsyncExitStack()
         self._stop = Stop()
         self._parts: list[asyncio.Task[None]] = []
@@ -72,33 +79,41 @@ class Worker:
     async def start(self) -> Record:
         """Open the stores, register, and begin to read; return the record."""
         configure_logging(self._settings, "worker")
-        logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)  # two lines a job say nothing that the record lacks
-        telemetry = configure("worker")
-        self._stack.callback(telemetry.shutdown)
+        # two lines a job say nothing that the record lacks
+        logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
+        self._stack.callback(configure("worker").shutdown)
         record = await self._stack.enter_async_context(open_record(self._settings))
         await wait_until_ready(record.engine, self._migrations)
         providers = await self._stack.enter_async_context(open_providers(self._providers, self._settings))
-        self.execution = Execution(self._tasks, record, providers)
+        sessions = max(1, self._settings.database_pool_size - _SPARE_CONNECTIONS)
+        self.execution = Execution(self._tasks, record, providers, sessions=sessions)
         self.belt = Belt(
             self._settings.redis_url, self._settings.database_url, worker_id=self.identity.id, slots=self.identity.slots
         )
+        self._stack.push_async_callback(self.belt.close)
         await register_queues(record.engine, self._chosen or {task.policy.queue for task in self._tasks.values()})
         await self._serve_queues(record)
-        presence = Presence(
-            self._settings.database_url,
-            self.identity,
-            on_lost=lambda: self.execution.interrupt(None, Interruption.LOST),
-            on_cancelled=lambda jobs: self.execution.interrupt(jobs, Interruption.REQUESTED),
-        )
-        await presence.start()
+        presence = Presence(self._settings.database_url, self.identity)
         self._stack.push_async_callback(presence.stop)
+        await presence.start()
+        self._run_parts(record)
+        logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
+        return record
+
+    def _run_parts(self, record: Record) -> None:
+        url = self._settings.database_url
+        reconciliation = Reconciliation(url, self.identity, belt=self.belt, settler=self.settler)
+        self._stack.callback(reconciliation.close)
         self._run("settle", self.settler.run())
         self._run("read", self.belt.read())
         self._run("acknowledge", self.belt.acknowledge())
         self._run("queues", repeat("queues", lambda: self._serve_queues(record), _QUEUES, self._stop))
+        # the end of a part whose flag is never set is its cancellation: runs are watched until the last one has ended
+        self._run(
+            "reconcile",
+            repeat("reconcile", lambda: reconciliation.run_once(self.execution), _RECONCILE, Stop()),
+        )
         self._run("patience", self._lose_patience())
-        logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
-        return record
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt."""
@@ -111,34 +126,47 @@ class Worker:
 
     async def stop(self) -> None:
         """Hand back what has not started, end every part, close the stores."""
-        if not self._parts:
-            return
-        self.quiet()
-        for claim in self.belt.unstarted():
-            await self.settler.settle(handed_back(claim))
-        read = next(part for part in self._parts if part.get_name() == "read")
-        await read
-        for part in self._parts:
-            part.cancel()
-        for part in self._parts:
-            with suppress(asyncio.CancelledError):
-                await part
-        await self.belt.close()
-        await self._stack.aclose()
+        try:
+            if self._parts:
+                self.quiet()
+                await self._hand_back()
+        finally:
+            for part in self._parts:
+                part.cancel()
+            for part in self._parts:
+                with suppress(asyncio.CancelledError):
+                    await part
+            self._parts.clear()
+            await self._stack.aclose()
+
+    async def _hand_back(self) -> None:
+        await next(part for part in self._parts if part.get_name() == "read")  # it may win one batch more
+        unstarted = self.belt.unstarted()
+        await asyncio.gather(*(self.settler.settle(handed_back(claim)) for claim in unstarted))
 
     async def _serve_queues(self, record: Record) -> None:
         self.belt.serve(self._chosen or await queue_names(record.engine))
 
     async def _lose_patience(self) -> None:
-        """After the stop was asked for, let running attempts finish for a while, then hand them back."""
+        """After the stop was asked for, let running attempts finish for a while, then hand them back; then give up."""
         await self._stop.wait()
         await asyncio.sleep(self._settings.shutdown_seconds)
-        self.execution.interrupt(None, Interruption.SHUTDOWN)
+        self.execution.interrupt(self.execution.running(), Interruption.SHUTDOWN)
+        await asyncio.sleep(_GRACE_SECONDS)
+        self.settler.abandon()
+        if stubborn := self.execution.running():
+            logger.critical("runs_do_not_end", count=len(stubborn), first=str(min(stubborn)[0]))
+            os._exit(_EXIT_FAILED)
 
     def _run(self, name: str, part: Any) -> None:  # noqa: ANN401 - any coroutine
         task = asyncio.create_task(part, name=name)
         task.add_done_callback(_fail_stop)
         self._parts.append(task)
+
+
+def _names(listed: str | None) -> list[str] | None:
+    names = [name.strip() for name in (listed or "").split(",")]
+    return [name for name in names if name] or None
 
 
 def _fail_stop(part: asyncio.Task[None]) -> None:
