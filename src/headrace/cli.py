@@ -1,8 +1,8 @@
 """The command line: `headrace …`.
 
-Owns which commands there are. Each lives in a module of `headrace.commands` that is imported when its command runs,
-so that the relay does not carry the API's packages in its memory. A deployment that is wrong ends with one line that
-says what to change, and exit code 2; never with a stack trace.
+Owns the table of commands. Each lives in a module of its own, which is imported when its command runs and not before: a
+relay has no business with HTTP, nor with what the other commands bring along. A deployment that is wrong ends any
+command with one line on standard error and exit code 2.
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ from typing import Final
 
 import click
 
-from headrace.errors import ConfigurationError
+from headrace.errors import ConfigurationError, HeadraceError
 
-_CONFIGURATION: Final = 2
-
-COMMANDS: Final = {
-    "up": "headrace.commands.stack:up",
-    "demo": "headrace.commands.stack:demo",
-    "migrate": "headrace.commands.processes:migrate",
-    "api": "headrace.commands.api:api",
-    "relay": "headrace.commands.processes:relay",
-    "consume": "headrace.commands.processes:consume",
-    "settings": "headrace.commands.settings:settings",
-    "keys": "headrace.commands.keys:keys",
+_COMMANDS: Final = {
+    "up": ("headrace.commands.up:up", "Run everything on this machine, with embedded stores"),
+    "demo": ("headrace.commands.demo:demo", "Watch an order being confirmed, and what follows"),
+    "migrate": ("headrace.commands.migrate:migrate", "Bring the database to the schema of this code"),
+    "api": ("headrace.commands.api:api", "Serve HTTP"),
+    "relay": ("headrace.commands.relay:relay", "Carry jobs and events from the record to the belt"),
+    "consume": ("headrace.commands.consume:consume", "Run the subscriptions"),
+    "settings": ("headrace.commands.settings:settings", "List the environment variables"),
+    "keys": ("headrace.commands.keys:keys", "Make, list and revoke API keys"),
 }
-"""Where each command is: module and attribute."""
+"""Every command: where it is, and what it does."""
 
 
 class Commands(click.Group):
-    """A group that imports a command when it is asked for."""
+    """A group whose commands are imported when they are called for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which a newcomer needs them."""
+        """Return the names of all commands."""
         del ctx
-        return list(COMMANDS)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        if not isinstance(command, click.Command):
-            message = f"{COMMANDS[cmd_name]} is not a command"
-            raise TypeError(message)
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, meaning) for name, (_, meaning) in _COMMANDS.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +64,10 @@ def main() -> None:
         cli()
     except ConfigurationError as error:
         click.echo(f"headrace: {error}", err=True)
-        sys.exit(_CONFIGURATION)
+        sys.exit(2)
+    except HeadraceError as error:
+        click.echo(f"headrace: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

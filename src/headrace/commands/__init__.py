@@ -1,1 +1,1 @@
-"""One module for the commands that share their imports."""
+"""The commands of `headrace`, one module each: they read the settings and hand over to a station."""

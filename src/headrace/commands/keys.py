@@ -1,97 +1,76 @@
-"""`headrace keys`: make, list and revoke API keys."""
+"""`headrace keys`: who may use the API."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from datetime import datetime, timedelta
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from headrace.clock import seconds_from_now
-from headrace.database.ready import wait_until_ready
-from headrace.database.record import Record, open_record
-from headrace.errors import HeadraceError
+from headrace.clock import now
+from headrace.commands.running import read_settings, run
+from headrace.database.record import open_record
 from headrace.keys import Key, create_key, list_keys, revoke_key
-from headrace.resources import build_registry
-from headrace.settings import Settings
-
-T = TypeVar("T")
-
-_DAY_SECONDS = 86_400
 
 
-@click.group()
+@click.group(help="Make, list and revoke API keys.")
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Hold the commands below."""
 
 
-@keys.command()
-@click.option("--name", required=True, help="Whose key it is.")
+@keys.command(help="Make a key and print it; it is shown this once.")
+@click.option("--name", required=True, help="whose it is, or what for")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, help="Such as jobs:write, *:read or *; may be repeated."
+    "--scope", "scopes", multiple=True, required=True, help="such as jobs:write, *:read or *; may be repeated"
 )
-@click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), help="How long it is valid; for ever if not given."
-)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def create(name: str, scopes: tuple[str, ...], days: float | None, *, as_json: bool) -> None:
-    """Make a key and show it: this once."""
-    expires_at = None if days is None else seconds_from_now(days * _DAY_SECONDS)
-    key, secret = _with_record(lambda record: create_key(record, name, scopes, expires_at=expires_at))
+@click.option("--expires-in-days", type=click.FloatRange(min=0, min_open=True), default=None, help="never by default")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def create(name: str, scopes: tuple[str, ...], expires_in_days: float | None, *, as_json: bool) -> None:
+    """Make a key."""
+    expires_at = now() + timedelta(days=expires_in_days) if expires_in_days else None
+    key, text = run(_create(name, scopes, expires_at))
     if as_json:
-        click.echo(msgspec.json.encode(msgspec.to_builtins(key) | {"key": secret}).decode())
-        return
-    click.echo(secret)
-    click.echo(
-        f"This is shown once. It opens {', '.join(key.scopes)}; revoke it with: headrace keys revoke {key.prefix}",
-        err=True,
-    )
+        click.echo(msgspec.json.encode(msgspec.structs.asdict(key) | {"key": text}))
+    else:
+        click.echo(text)
 
 
-@keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@keys.command("list", help="List the keys, newest first.")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
 def list_(*, as_json: bool) -> None:
-    """List every key, newest first; secrets are not on record."""
-    found = _with_record(list_keys)
+    """Print the keys without their secrets."""
+    found = run(_list())
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(msgspec.json.encode({"items": found}))
         return
-    table = Table("name", "prefix", "scopes", "created", "state", "last used", box=None, header_style="bold")
     for key in found:
-        used = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
-        table.add_row(key.name, key.prefix, " ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", _state(key), used)
-    Console().print(table)
+        click.echo(f"{key.prefix}  {_state(key):<8}  {key.name}  {' '.join(key.scopes)}")
 
 
-@keys.command()
+@keys.command(help="Revoke a key, named by its prefix or id; it opens nothing any more within a second.")
 @click.argument("which")
 def revoke(which: str) -> None:
-    """Revoke a key, named by its id or prefix."""
-    key = _with_record(lambda record: revoke_key(record, which))
-    click.echo(f"The key of {key.name} ({key.prefix}) opens nothing any more.")
+    """Revoke a key."""
+    key = run(_revoke(which))
+    click.echo(f"{key.prefix} of {key.name} is revoked")
+
+
+async def _create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> tuple[Key, str]:
+    async with open_record(read_settings()) as record:
+        return await create_key(record, name, scopes, expires_at=expires_at)
+
+
+async def _list() -> list[Key]:
+    async with open_record(read_settings()) as record:
+        return await list_keys(record)
+
+
+async def _revoke(which: str) -> Key:
+    async with open_record(read_settings()) as record:
+        return await revoke_key(record, which)
 
 
 def _state(key: Key) -> str:
-    if key.revoked_at is not None:
+    if key.revoked_at:
         return "revoked"
-    return f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
-
-
-def _with_record(work: Callable[[Record], Awaitable[T]]) -> T:
-    settings = Settings.from_environment(os.environ)
-    migrations = build_registry(settings).migrations
-
-    async def run() -> T:
-        async with open_record(settings) as record:
-            await wait_until_ready(record.engine, migrations)
-            return await work(record)
-
-    try:
-        return asyncio.run(run())
-    except HeadraceError as error:
-        raise click.ClickException(str(error)) from error
+    return "expired" if key.expires_at and key.expires_at <= now() else "valid"

@@ -1,23 +1,20 @@
-"""`headrace settings`."""
+"""`headrace settings`: which environment variables there are."""
 
 from __future__ import annotations
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from headrace.settings import variables
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.command(help="List every HEADRACE_* variable with its default and its meaning. OTEL_* are OpenTelemetry's own.")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
 def settings(*, as_json: bool) -> None:
-    """List every setting with its default and meaning."""
+    """Print the table."""
+    found = variables()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(variables()), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode({"items": found}), indent=2))
         return
-    table = Table("variable", "default", "meaning", box=None, header_style="bold")
-    for variable in variables():
-        table.add_row(variable.name, variable.default, variable.meaning)
-    Console().print(table)
+    for variable in found:
+        click.echo(f"{variable.name}={variable.default}\n    {variable.meaning}")

@@ -1,0 +1,87 @@
+"""The process `headrace api`: serves HTTP until it is told to stop.
+
+Owns the server (uvicorn on uvloop with httptools) and its end: it accepts no new connection, lets those that wait for
+jobs go, and finishes what is under way within `shutdown_seconds`. Any number of these processes may run; none holds
+anything that another would miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from headrace.api.app import create_app
+from headrace.api.door import Door, open_door
+from headrace.application import Registry
+from headrace.database.record import Record
+from headrace.errors import ConfigurationError
+from headrace.jobs.queues import register_queues
+from headrace.loops import Stop
+from headrace.presence import Identity, Presence
+from headrace.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+
+async def run_api(settings: Settings, registry: Registry, record: Record, stop: Stop) -> None:
+    """Serve until `stop` is set.
+
+    Raises:
+        ConfigurationError: the address is taken, or is none of this machine.
+
+    """
+    listener = _listen(settings)
+    await register_queues(record.engine, {task.policy.queue for task in registry.tasks.values()})
+    presence = Presence(settings.database_url, Identity("api", settings.lease_seconds))
+    async with open_door(settings, registry, record) as door:
+        server = _Server(_config(settings, door))
+        stopping = asyncio.create_task(_stop(server, door, stop))
+        await presence.start()
+        logger.info("serving", host=settings.host, port=listener.getsockname()[1])
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            stopping.cancel()
+            await presence.stop()
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def _config(settings: Settings, door: Door) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(door),
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, int(settings.shutdown_seconds)),
+    )
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}: choose another HEADRACE_PORT"
+        raise ConfigurationError(message) from error
+
+
+async def _stop(server: uvicorn.Server, door: Door, stop: Stop) -> None:
+    await stop.wait()
+    door.endings.release()
+    server.should_exit = True
