@@ -17,7 +17,6 @@ import msgspec
 
 from headrace.errors import HeadraceError
 from headrace.stack.sink.mail import Mail
-from headrace.stack.sink.traces import Span
 from headrace.stack.sink.warehouse import Receipt
 from headrace.stack.stackfile import Whereabouts
 
@@ -98,6 +97,19 @@ class Event(msgspec.Struct, frozen=True):
     lane: int = 0
     position: int | None = None
     deliveries: list[Delivery] = []
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A span, as far as the demo shows it; `start` and `end` are seconds since 1970, a root's `parent_id` is ""."""
+
+    name: str
+    kind: str
+    service: str
+    span_id: str
+    parent_id: str
+    start: float
+    end: float
+    status: str
 
 
 class _Page(msgspec.Struct, frozen=True):

@@ -22,12 +22,12 @@ from rich.console import Console
 from headrace.clock import new_id, now
 from headrace.settings import PREFIX, Settings
 from headrace.stack import stackfile
-from headrace.stack.demo.client import Client, Confirmation, DemoError, Order, open_client, read_key
+from headrace.stack.demo.client import Client, Confirmation, DemoError, Order, Span, open_client, read_key
 from headrace.stack.demo.watch import Watch
 from headrace.stack.demo.waterfall import waterfall
-from headrace.stack.sink.traces import Span
 from headrace.stack.stackfile import Whereabouts
 
+_PLAIN_WIDTH = 150
 _START_SECONDS = 90.0
 _FOLLOW_SECONDS = 30.0
 _WAREHOUSE_SECONDS = 2.0
@@ -71,7 +71,7 @@ class Stage:
 
 async def demo(settings: Settings, *, data_dir: Path | None) -> int:
     """Play the demo on the stack that runs in `data_dir`, or on one of its own; return the exit code."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     keep = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     try:
         async with _stack(console, data_dir, keep) as (directory, whereabouts):

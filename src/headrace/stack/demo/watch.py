@@ -40,7 +40,7 @@ class Watch:
             order, jobs, events = await self._look()
             self._print_jobs(jobs)
             self._print_deliveries(events)
-            if order.fulfilment.is_complete and _all_handled(events):
+            if order.fulfilment.is_complete and _all_handled(events) and _all_finished(jobs):
                 return order
             if "failed" in {order.fulfilment.invoice, order.fulfilment.confirmation_mail, order.fulfilment.warehouse}:
                 break
@@ -112,3 +112,7 @@ class Watch:
 
 def _all_handled(events: Sequence[Event]) -> bool:
     return all(delivery.state in _DONE for event in events for delivery in event.deliveries)
+
+
+def _all_finished(jobs: Sequence[Job]) -> bool:
+    return all(job.state in _FINISHED for job in jobs)

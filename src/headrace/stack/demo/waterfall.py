@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from headrace.stack.sink.traces import Span
+from headrace.stack.demo.client import Span
 
 _WIDTH = 36
 _COLOURS = {"server": "cyan", "producer": "yellow", "consumer": "green", "client": "magenta"}
