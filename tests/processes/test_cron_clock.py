@@ -260,7 +260,7 @@ async def test_every_second_is_made_up_for_when_postgresql_was_away(
     tmp_path: Path, redis_url: str, start: Callable[..., Clock]
 ) -> None:
     """The clock waits for PostgreSQL and goes on in the same process; no due time is missing."""
-    cluster = stack_postgres.prepare(tmp_path / "own" / "cluster", free_port())
+    cluster = stack_postgres.prepare(tmp_path / "cluster", free_port())
     program = cluster.program(environment(), stack_postgres.FOR_TESTS)
     with running(program, tmp_path / "postgres.log") as server:
         await wait_for(lambda: readiness.postgres_answers(cluster.url()))

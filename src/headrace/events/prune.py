@@ -73,9 +73,7 @@ async def _first_day_to_keep(record: Record, before: datetime) -> date:
         needed = (await connection.execute(_NEEDED)).one_or_none()
     if needed is None or (oldest := time_of(needed.event_id).date()) >= day:
         return day
-    logger.warning(
-        "retention_held_back", by=needed.by, event=str(needed.event_id), wanted=str(day), kept_from=str(oldest)
-    )
+    logger.warning("retention_held_back", by=needed.by, event_id=str(needed.event_id), kept_from=str(oldest))
     return oldest
 
 
