@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
-from litestar.types import ControllerRouterHandler
 
 from headrace.errors import ConfigurationError
 from headrace.events.registry import EventType, event_type_of
@@ -36,7 +35,8 @@ class Application:
         subscriptions: its subscribers and projections.
         schedules: what its clock fires.
         providers: a factory for each type that `run.get` and `delivery.get` hand out.
-        controllers: Litestar route handlers and controllers that the API serves too.
+        controllers: where the Litestar route handlers are that the API serves too, as `module:attribute`; only the API
+            imports them, so that no other process carries the packages of HTTP.
         migrations: the package with its Alembic branch, whose `versions/` holds the migrations.
 
     """
@@ -47,7 +47,7 @@ class Application:
     subscriptions: Sequence[Subscription] = ()
     schedules: Sequence[Schedule] = ()
     providers: Mapping[type[Any], Factory] = field(default_factory=dict)
-    controllers: Sequence[ControllerRouterHandler] = ()
+    controllers: str | None = None
     migrations: str | None = None
 
 
@@ -63,9 +63,15 @@ class Registry:
     providers: Mapping[type[Any], Factory]
 
     @property
-    def controllers(self) -> list[ControllerRouterHandler]:
-        """The route handlers of all applications."""
-        return [handler for application in self.applications for handler in application.controllers]
+    def controllers(self) -> list[Any]:
+        """The route handlers of all applications, imported now.
+
+        Raises:
+            ConfigurationError: a module or attribute is missing.
+
+        """
+        references = [application.controllers for application in self.applications if application.controllers]
+        return [handler for reference in references for handler in _import(reference, "controllers")]
 
     @property
     def migrations(self) -> tuple[str, ...]:
@@ -113,16 +119,20 @@ def load(names: str) -> list[Application]:
 
 
 def _load_one(name: str) -> Application:
-    module_name, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute or "application")
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"HEADRACE_APPLICATIONS names {name}, which cannot be loaded: {error}"
-        raise ConfigurationError(message) from error
+    found = _import(name, "HEADRACE_APPLICATIONS")
     if not isinstance(found, Application):
         message = f"HEADRACE_APPLICATIONS names {name}, which is a {type(found).__name__} and not an Application"
         raise ConfigurationError(message)
     return found
+
+
+def _import(reference: str, named_by: str) -> Any:  # noqa: ANN401 - whatever stands there
+    module_name, _, attribute = reference.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute or "application")
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"{named_by} names {reference}, which cannot be loaded: {error}"
+        raise ConfigurationError(message) from error
 
 
 def _by_name(

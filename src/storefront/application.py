@@ -7,7 +7,6 @@ reactions: the code that places and confirms orders imports none of them.
 from __future__ import annotations
 
 from headrace.application import Application
-from storefront.controllers import CONTROLLERS
 from storefront.events import EVENTS
 from storefront.mail import Mailer, open_mailer
 from storefront.reactions.analytics import count_confirmed_orders
@@ -29,6 +28,6 @@ application = Application(
         record_act,
     ),
     providers={Mailer: open_mailer, Warehouse: open_warehouse},
-    controllers=CONTROLLERS,
+    controllers="storefront.controllers:CONTROLLERS",
     migrations="storefront.migrations",
 )
