@@ -121,6 +121,9 @@ def _whereabouts(environment: Mapping[str, str], ports: Mapping[str, int], store
 
 def _environment(given: Mapping[str, str], whereabouts: Whereabouts, chosen: Mapping[str, str]) -> dict[str, str]:
     full = {**given, **chosen}
+    full.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # each start would compile everything anew: a rerun would come seconds later
     if whereabouts.smtp_url:
         full[_SMTP] = whereabouts.smtp_url
     if whereabouts.warehouse_url:
