@@ -18,6 +18,7 @@ from litestar.exceptions import NotAuthorizedException, PermissionDeniedExceptio
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Scope
 
+from headrace.api.answers import header_of
 from headrace.database.record import Record
 from headrace.keys import Principal, find_principal, hash_of
 
@@ -91,8 +92,5 @@ def scope_of(route: str, method: str) -> str:
 
 
 def _bearer(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            kind, _, token = value.decode("latin-1").partition(" ")
-            return token.strip() if kind.lower() == "bearer" else None
-    return None
+    kind, _, token = (header_of(scope, b"authorization") or "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None

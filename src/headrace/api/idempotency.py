@@ -1,9 +1,9 @@
 """Idempotency: a repeated request gets the first answer again.
 
 Owns `once`, by which every POST that creates runs its work: in one transaction, and, where the caller gave an
-`Idempotency-Key`, together with the answer. So a crash after the commit and before the answer is healed by repeating the
-request. The same key with another body is refused, and so is a repeat while the first is under way. A request that
-fails stores nothing. Keys are each caller's own and are kept for 24 hours.
+`Idempotency-Key`, together with the answer. So a crash after the commit and before the answer is healed by repeating
+the request. The same key with another body is refused, and so is a repeat while the first is under way. A request
+that fails stores nothing. Keys are each caller's own and are kept for 24 hours.
 Never answer anything that the transaction did not commit.
 """
 
@@ -17,13 +17,14 @@ import msgspec
 from litestar import Request, Response
 from sqlalchemy import text
 
+from headrace.api.answers import encoded_answer, header_of, json_answer
 from headrace.errors import ConflictError, FieldError, InvalidInputError
 from headrace.transaction import Transaction, transaction
 
 HEADER: Final = "Idempotency-Key"
 REPLAY: Final = "Idempotent-Replay"
 _LONGEST: Final = 255
-_JSON: Final = "application/json"
+_NAME: Final = HEADER.lower().encode()
 
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:principal || chr(31) || :key, 0))")
 
@@ -67,11 +68,11 @@ async def once(request: Request[Any, Any, Any], work: Work) -> Response[Any]:
 
     """
     record = request.app.state.door.record
-    key = request.headers.get(HEADER)
+    key = header_of(request.scope, _NAME)
     if key is None:
         async with transaction(record) as tx:
             answer = await work(tx)
-        return Response(answer.content, status_code=answer.status, headers=dict(answer.headers))
+        return json_answer(answer.content, status=answer.status, headers=answer.headers)
     place = {"principal": request.auth.id, "key": _checked(key)}
     request_hash = await _hash_of(request)
     async with transaction(record) as tx:
@@ -86,7 +87,7 @@ async def once(request: Request[Any, Any, Any], work: Work) -> Response[Any]:
             "body": body,
         }
         await tx.connection.execute(_KEEP, place | row)
-    return Response(body, status_code=answer.status, headers=dict(answer.headers), media_type=_JSON)
+    return encoded_answer(body, status=answer.status, headers=answer.headers)
 
 
 async def _first_answer(tx: Transaction, place: Mapping[str, str], request_hash: bytes) -> Response[Any] | None:
@@ -100,7 +101,7 @@ async def _first_answer(tx: Transaction, place: Mapping[str, str], request_hash:
         return None
     if row.request_hash != request_hash:
         raise _refused("this key was used for another request: use a new one")
-    return Response(row.body, status_code=row.status, headers={**row.headers, REPLAY: "true"}, media_type=_JSON)
+    return encoded_answer(row.body, status=row.status, headers={**row.headers, REPLAY: "true"})
 
 
 def _checked(key: str) -> str:

@@ -13,8 +13,9 @@ import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.params import Parameter
 
+from headrace.api.answers import header_of, json_answer
 from headrace.api.door import Door, door_of
-from headrace.api.idempotency import HEADER, Answer, once
+from headrace.api.idempotency import Answer, once
 from headrace.api.job_requests import JobRequest, JobRequests
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of
 from headrace.clock import new_id
@@ -58,9 +59,9 @@ async def create_job(request: Request[Any, Any, Any], data: JobBody) -> Response
     door = door_of(request)
     call = door.requests.call_of(data)
     await door.queues.ensure((call.queue,))
-    if call.unique_key is None and HEADER not in request.headers:
+    if call.unique_key is None and header_of(request.scope, b"idempotency-key") is None:
         job = await _put(door, call)
-        return Response(job, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+        return json_answer(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
     async def work(tx: Transaction) -> Answer:
         ids = await tx.enqueue_calls([call])
@@ -127,7 +128,8 @@ async def cancel(request: Request[Any, Any, Any], job_id: UUID) -> Response[Job]
 
     async def work(tx: Transaction) -> Answer:
         await cancel_job(tx, job_id)
-        return Answer(202, *await jobs_by_ids(tx.connection, [job_id]))
+        (job,) = await jobs_by_ids(tx.connection, [job_id])
+        return Answer(202, job)
 
     return await once(request, work)
 
@@ -140,7 +142,8 @@ async def retry(request: Request[Any, Any, Any], job_id: UUID) -> Response[Job]:
     async def work(tx: Transaction) -> Answer:
         task = tasks.get(await task_of(tx, job_id))
         await redrive_job(tx, job_id, attempts=task.policy.retry.max_attempts if task else 1)
-        return Answer(202, *await jobs_by_ids(tx.connection, [job_id]))
+        (job,) = await jobs_by_ids(tx.connection, [job_id])
+        return Answer(202, job)
 
     return await once(request, work)
 

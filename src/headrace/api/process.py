@@ -68,6 +68,7 @@ def _config(settings: Settings, door: Door) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_seconds)),
     )
 

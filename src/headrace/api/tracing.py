@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from headrace.api.answers import header_of
 from headrace.telemetry.edges import answered_by_us, routed, serve
 from headrace.telemetry.metrics import Metrics
 
@@ -24,16 +26,16 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == ScopeType.HTTP:
+            await self._serve(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        await self._serve(scope, receive, send)
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         began = time.perf_counter()
         status = 500
-        with serve(method, _traceparent(scope)) as span:
+        with serve(method, header_of(scope, b"traceparent")) as span:
             trace_id = (b"trace-id", span.trace_id.encode())
 
             async def answer(message: Message) -> None:
@@ -50,9 +52,3 @@ class Traced:
             answered_by_us(span, status)
         self._metrics.observe_request(method, route, status=status, seconds=time.perf_counter() - began)
 
-
-def _traceparent(scope: HTTPScope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return value.decode("latin-1")
-    return None

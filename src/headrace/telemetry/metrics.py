@@ -35,6 +35,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.jobs = self._gauge(names.METRIC_JOBS, "Unfinished and recent jobs on record.", ("queue", "state"))
         self.oldest_pending_seconds = self._gauge(
             names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
@@ -53,8 +54,13 @@ class Metrics:
 
     def observe_request(self, method: str, route: str, *, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, "" where none matched."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        place = (method, route, status)
+        children = self._children.get(place)
+        if children is None:
+            children = self._requests.labels(method, route, str(status)), self._seconds.labels(method, route)
+            self._children[place] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
     def render(self) -> bytes:
         """Return the exposition of everything, in `CONTENT_TYPE`."""
