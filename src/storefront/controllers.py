@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.exceptions import NotFoundException
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of, place_of
@@ -52,7 +52,7 @@ class OrdersController(Controller):
     tags = ("storefront",)
 
     @post("/", status_code=201, summary="Place an order")
-    async def place_order(self, request: AnyRequest, data: OrderDraft) -> Response[OrderState]:
+    async def place_order(self, request: AnyRequest, data: JSONBody[OrderDraft]) -> Response[OrderState]:
         """Place an order as a draft; it becomes binding when it is confirmed."""
         draft = checked(data)
 
@@ -63,7 +63,7 @@ class OrdersController(Controller):
         return await once(request, work)
 
     @get("/{order_id:uuid}", summary="Show an order")
-    async def show_order(self, request: AnyRequest, order_id: UUID) -> OrderState:
+    async def show_order(self, request: AnyRequest, order_id: FromPath[UUID]) -> OrderState:
         """Show an order and how far what follows from it is."""
         record = _record_of(request)
         async with record.engine.connect() as connection:
@@ -72,7 +72,7 @@ class OrdersController(Controller):
         return msgspec.structs.replace(_as_placed(order), fulfilment=fulfilment)
 
     @post("/{order_id:uuid}/confirm", status_code=202, summary="Confirm an order")
-    async def confirm_order(self, request: AnyRequest, order_id: UUID) -> Response[Confirmation]:
+    async def confirm_order(self, request: AnyRequest, order_id: FromPath[UUID]) -> Response[Confirmation]:
         """Make an order binding; invoice, mail, shipment and the rest follow in the named trace."""
 
         async def work(tx: Transaction) -> Answer:
@@ -82,7 +82,7 @@ class OrdersController(Controller):
         return await once(request, work)
 
     @get("/{order_id:uuid}/invoice", media_type="application/pdf", summary="Fetch the invoice")
-    async def fetch_invoice(self, request: AnyRequest, order_id: UUID) -> Response[bytes]:
+    async def fetch_invoice(self, request: AnyRequest, order_id: FromPath[UUID]) -> Response[bytes]:
         """Fetch the invoice as PDF; 404 with `Retry-After` until it is ready."""
         async with _record_of(request).engine.connect() as connection:
             order = await find(connection, order_id)
@@ -97,8 +97,10 @@ class OrdersController(Controller):
     async def show_history(
         self,
         request: AnyRequest,
-        order_id: UUID,
-        at: Annotated[datetime | None, Parameter(description="as of this time, RFC 3339; now where absent")] = None,
+        order_id: FromPath[UUID],
+        at: Annotated[
+            datetime | None, QueryParameter(description="as of this time, RFC 3339; now where absent")
+        ] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> History:
@@ -130,8 +132,8 @@ class AnalyticsController(Controller):
     async def list_sales(
         self,
         request: AnyRequest,
-        first: Annotated[date | None, Parameter(query="from", description="the first day, UTC")] = None,
-        last: Annotated[date | None, Parameter(query="to", description="the last day, UTC, included")] = None,
+        first: Annotated[date | None, QueryParameter(name="from", description="the first day, UTC")] = None,
+        last: Annotated[date | None, QueryParameter(name="to", description="the last day, UTC, included")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> Page[SalesOfDay]:
@@ -153,7 +155,7 @@ class AuditController(Controller):
     async def list_acts(
         self,
         request: AnyRequest,
-        subject: Annotated[str | None, Parameter(description="an order's id; all where it is absent")] = None,
+        subject: Annotated[str | None, QueryParameter(description="an order's id; all where it is absent")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> Page[AuditEntry]:
