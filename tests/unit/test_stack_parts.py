@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import socket
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from headrace.errors import ConfigurationError
 from headrace.stack import ownership, stackfile
 from headrace.stack.account import account_for
+from headrace.stack.bytecode import bytecode_environment
 from headrace.stack.ports import free_port, is_free, keep_ports
 from headrace.stack.stackfile import Whereabouts
 
@@ -103,6 +105,26 @@ def test_note_of_a_dead_postmaster_is_removed_when_another_has_its_process_id(tm
     ownership.end_leftovers(tmp_path)
 
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
+
+
+def test_bytecode_goes_to_the_cache_when_it_may_not_lie_beside_the_packages(tmp_path: Path) -> None:
+    """Only where nothing is compiled and nothing may be: there, and not beside the packages, Python is to write."""
+    module = tmp_path / "module.py"
+    ruled_out = {"PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    written = bytecode_environment({}, tmp_path, module=module)
+    kept_away = bytecode_environment(ruled_out, tmp_path, module=module)
+    chosen = bytecode_environment({**ruled_out, "PYTHONPYCACHEPREFIX": "/elsewhere"}, tmp_path, module=module)
+    (tmp_path / "file").touch()
+    homeless = bytecode_environment({**ruled_out, "XDG_CACHE_HOME": str(tmp_path / "file")}, tmp_path, module=module)
+    module.touch()
+    py_compile.compile(str(module))
+    compiled = bytecode_environment(ruled_out, tmp_path, module=module)
+
+    cache = str(tmp_path / "cache" / "headrace" / "bytecode")
+    assert kept_away == {"PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
+    assert homeless["PYTHONPYCACHEPREFIX"] == str(tmp_path / "bytecode")
+    assert written == chosen == compiled == {}
 
 
 def test_account_may_pass_closed_directories_only_when_it_must(tmp_path: Path) -> None:

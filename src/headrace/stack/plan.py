@@ -19,6 +19,7 @@ import msgspec
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 from headrace.stack import postgres, redis
+from headrace.stack.bytecode import bytecode_environment
 from headrace.stack.files import replace_file
 from headrace.stack.ownership import VARIABLE
 from headrace.stack.ports import LOOPBACK, is_free, keep_ports
@@ -76,6 +77,7 @@ def make_plan(settings: Settings, environment: Mapping[str, str], *, port: int, 
         "HEADRACE_API_KEY": api_key,
         "HEADRACE_WAREHOUSE_SECRET": secret,
         VARIABLE: str(directory),
+        **bytecode_environment(environment, directory),
     }
     full = _environment(environment, whereabouts, chosen)
     sink = _python("sink", ("headrace.stack.sink", str(directory), str(ports["smtp"]), str(ports["sink"])), full)
