@@ -122,7 +122,7 @@ class OrdersController(Controller):
         )
 
 
-# `Parameter(query=…)` is deprecated, yet with `QueryParameter(name=…)` an error names the argument, which no caller knows.
+# Deprecated, yet with `QueryParameter(name=…)` an error names the argument of Python, which no caller knows.
 FirstDay = Annotated[date | None, Parameter(query="from", description="the first day, UTC")]
 LastDay = Annotated[date | None, Parameter(query="to", description="the last day, UTC, included")]
 
