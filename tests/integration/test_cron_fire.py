@@ -9,16 +9,20 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from headrace.application import Application, Registry, combine
+from headrace.cron import fire
 from headrace.cron.fire import fire_due
 from headrace.cron.register import register_schedules
 from headrace.database.record import Record, open_record
 from headrace.jobs.call import Options
 from headrace.jobs.schedule import Misfire, Overlap, Schedule
 from headrace.settings import Settings
+from headrace.stack import readiness
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
+from headrace.transaction import transaction
 
 
 @task("clock.work", queue="slow", priority=7)
@@ -124,7 +128,8 @@ async def test_every_missed_time_is_on_the_ledger_when_no_clock_ran(
 async def test_a_very_long_absence_is_worked_off_in_parts_when_a_clock_is_back(record: Record) -> None:
     """Two hours of seconds are decided over two ticks, the last hundred missed are made up for, none is forgotten."""
     schedule = Schedule("clock.second", cron="* * * * * *", call=work.call("tick"), misfire=Misfire.ALL)
-    registry = await registered(record, schedule, due="now() - interval '2 hours'")
+    registry = await registered(record, schedule, due="now()")
+    await rows(record, "UPDATE schedules SET next_due_at = date_trunc('second', now() - interval '2 hours')")
 
     first = await fire_due(record, registry)
     second = await fire_due(record, registry)
@@ -207,6 +212,25 @@ async def test_a_fire_joins_the_unfinished_job_when_its_unique_key_is_held(recor
     first, second = await ledger(record)
     assert first.job_id == second.job_id
     assert second.reason.startswith("joined")
+    assert len(await rows(record, "SELECT id FROM jobs")) == 1
+
+
+async def test_another_clock_fires_when_the_one_that_took_a_schedule_is_stopped(record: Record) -> None:
+    """A clock that stands still within its transaction loses it after three seconds, and with it the schedule."""
+    registry = await registered(record, EVERY_HOUR, due="now()")
+
+    async def fired() -> bool:
+        return await fire_due(record, registry) == 1
+
+    async def stand_still() -> None:
+        async with transaction(record) as tx:
+            assert len(await fire._take(tx.connection, registry, ())) == 1
+            assert await fire_due(record, registry) == 0
+            assert await readiness.until(fired, 10)
+
+    with pytest.raises(DBAPIError):
+        await stand_still()
+
     assert len(await rows(record, "SELECT id FROM jobs")) == 1
 
 

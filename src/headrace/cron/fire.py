@@ -2,7 +2,8 @@
 
 Owns the tick. Due schedules are taken in batches, oldest first, skipping those that another clock has in its hands; the
 ledger's primary key (schedule, due time) decides who fires, whatever a clock believes: ten clocks fire once. The time
-is the record's own. A crash at any instruction leaves the schedule due, and the next tick, of whichever clock, does it.
+is the record's own. A crash at any instruction leaves the schedule due, and the next tick, of whichever clock, does it;
+a clock that is stopped with schedules in its hands loses its session after three seconds, and they are due again.
 A schedule whose task this code does not know is left to a clock that does. Never trust ARQ to tick once.
 """
 
@@ -35,6 +36,8 @@ SCHEDULES: Final = 100
 
 TIMES: Final = 5000
 """How many due times of one schedule are decided in one tick; the rest waits for the next tick."""
+
+_LOSE_IF_STOPPED: Final = text("SET LOCAL idle_in_transaction_session_timeout = '3s'")
 
 # Plan: index scan of schedules_due, whose rows are few unless clocks were away.
 _TAKE: Final = text("""
@@ -181,6 +184,7 @@ def _tell_missed(schedule: str, decisions: Sequence[Decision]) -> None:
 
 
 async def _take(connection: AsyncConnection, registry: Registry, seen: Collection[str]) -> list[_Taken]:
+    await connection.execute(_LOSE_IF_STOPPED)
     parameters = {"tasks": sorted(registry.tasks), "seen": sorted(seen), "limit": SCHEDULES}
     return [_Taken(*row) for row in await connection.execute(_TAKE, parameters)]
 
