@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headrace.loops import Stop
 from headrace.stack import stackfile
 from headrace.stack.program import Program
 from headrace.stack.readiness import until
@@ -80,7 +81,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 async def test_stack_file_is_true_when_a_process_was_killed(tmp_path: Path) -> None:
     """A killed process is started again, and stack.json names its successor, who lives."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         supervisor.start(program("relay", WAITS))
         await eventually(lambda: "relay" in processes(tmp_path))
         first = processes(tmp_path)["relay"]
@@ -96,7 +97,7 @@ async def test_stack_file_is_true_when_a_process_was_killed(tmp_path: Path) -> N
 
 async def test_stack_file_names_the_worker_when_a_manager_started_it(tmp_path: Path) -> None:
     """The process id is that of the worker, not of what starts it or tracks it, also after the worker was killed."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         supervisor.start(program("worker", MANAGES, work_in_child=True))
         await eventually(lambda: "worker" in processes(tmp_path))
         first = processes(tmp_path)["worker"]
@@ -125,7 +126,7 @@ async def test_processes_end_in_order_when_the_stack_stops(tmp_path: Path) -> No
 
 async def test_process_is_killed_when_it_does_not_end(tmp_path: Path) -> None:
     """A process that ignores the request to end is killed after its time."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         supervisor.start(program("api", STUBBORN, stop_seconds=0.3))
         await eventually(lambda: is_ready(tmp_path, "api"))
         stubborn = processes(tmp_path)["api"]
@@ -133,6 +134,20 @@ async def test_process_is_killed_when_it_does_not_end(tmp_path: Path) -> None:
 
     assert not lives(stubborn)
     assert 0.3 <= time.monotonic() - began_at < 5
+
+
+async def test_processes_are_killed_when_there_is_no_time(tmp_path: Path) -> None:
+    """A second signal does not wait for what is under way, but the stores still end properly."""
+    told, hurry = tmp_path / "told", Stop()
+    async with supervising(tmp_path, WHEREABOUTS, (("api",), ("store",)), hurry) as supervisor:
+        supervisor.start(program("api", STUBBORN, stop_seconds=60))
+        supervisor.start(program("store", TELLS.format(file=str(told), name="store")))
+        await eventually(lambda: is_ready(tmp_path, "api") and is_ready(tmp_path, "store"))
+        began_at = time.monotonic()
+        hurry.set()
+
+    assert time.monotonic() - began_at < 5
+    assert told.read_text().split() == ["store"]
 
 
 def is_ready(directory: Path, name: str) -> bool:
@@ -143,7 +158,7 @@ def is_ready(directory: Path, name: str) -> bool:
 
 async def test_start_fails_with_the_reason_when_a_process_cannot_start(tmp_path: Path) -> None:
     """A process that dies again and again while the stack comes up is named, with the end of its log."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         supervisor.start(program("api", "raise SystemExit('no such thing as DATABASE')"))
 
         with pytest.raises(StartError, match=r"api does not start:(.|\n)*no such thing as DATABASE"):
@@ -152,7 +167,7 @@ async def test_start_fails_with_the_reason_when_a_process_cannot_start(tmp_path:
 
 async def test_start_fails_when_the_time_is_up(tmp_path: Path) -> None:
     """A part that runs and never answers is named."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         supervisor.start(program("api", WAITS))
 
         with pytest.raises(StartError, match="the API did not come up"):
@@ -161,7 +176,7 @@ async def test_start_fails_when_the_time_is_up(tmp_path: Path) -> None:
 
 async def test_run_once_fails_with_the_reason_when_the_program_does(tmp_path: Path) -> None:
     """A migration that fails stops the start, and says why."""
-    async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+    async with supervising(tmp_path, WHEREABOUTS) as supervisor:
         await supervisor.run_once(program("migrate", "pass"))
 
         with pytest.raises(StartError, match=r"migrate failed:(.|\n)*the database is ahead"):
@@ -175,7 +190,7 @@ import asyncio, pathlib
 from headrace.stack.supervisor import supervising
 from tests.processes.test_stack_supervisor import WAITS, WHEREABOUTS, program
 async def run():
-    async with supervising(pathlib.Path({str(tmp_path)!r}), WHEREABOUTS, ()) as supervisor:
+    async with supervising(pathlib.Path({str(tmp_path)!r}), WHEREABOUTS) as supervisor:
         supervisor.start(program("api", WAITS))
         await asyncio.Event().wait()
 asyncio.run(run())
@@ -195,7 +210,7 @@ async def test_processes_end_when_the_block_fails(tmp_path: Path) -> None:
     pids: list[int] = []
 
     async def fail() -> None:
-        async with supervising(tmp_path, WHEREABOUTS, ()) as supervisor:
+        async with supervising(tmp_path, WHEREABOUTS) as supervisor:
             supervisor.start(program("api", WAITS))
             await eventually(lambda: "api" in processes(tmp_path))
             pids.append(processes(tmp_path)["api"])

@@ -76,6 +76,11 @@ class Child:
         _end_group(process.pid)
         await process.wait()
 
+    def kill(self) -> None:
+        """End the program at once, with whatever it started."""
+        if self._process is not None and self._process.returncode is None:
+            _end_group(self._process.pid)
+
     async def _start(self) -> Process | None:
         async with self._starting:
             if self._stop.is_set():

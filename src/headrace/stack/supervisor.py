@@ -16,10 +16,13 @@ from pathlib import Path
 import msgspec
 
 from headrace.errors import HeadraceError
+from headrace.loops import Stop
 from headrace.stack import stackfile
 from headrace.stack.child import Child, spawn
 from headrace.stack.program import Program
 from headrace.stack.stackfile import Whereabouts
+
+StopOrder = tuple[tuple[str, ...], ...]
 
 _HOPELESS_DEATHS = 3
 _LOG_LINES = 15
@@ -80,13 +83,25 @@ class Supervisor:
             message = f"{name} did not come up within {timeout_seconds:.0f} seconds; all output is in {self._logs}"
             raise StartError(message) from error
 
-    async def stop(self, order: tuple[tuple[str, ...], ...]) -> None:
-        """End everything: the named groups one after the other, then what no group names."""
+    async def stop(self, order: StopOrder, hurry: Stop) -> None:
+        """End everything: the named groups one after the other, then what no group names.
+
+        When `hurry` is set, what has not ended by then is killed, except the last group, the stores.
+        """
+        hurrying = asyncio.create_task(self._kill_when(hurry, spared=order[-1] if order else ()))
         named = {name for group in order for name in group}
         rest = tuple(name for name in self._children if name not in named)
         for group in (*order, rest):
             await asyncio.gather(*(child.stop() for name, child in self._children.items() if name in group))
+        hurrying.cancel()
+        await asyncio.wait([hurrying])
         stackfile.forget(self._directory)
+
+    async def _kill_when(self, hurry: Stop, spared: tuple[str, ...]) -> None:
+        await hurry.wait()
+        for name, child in self._children.items():
+            if name not in spared:
+                child.kill()
 
     def _log_of(self, program: Program) -> Path:
         return self._logs / f"{program.name}.log"
@@ -107,16 +122,24 @@ class Supervisor:
 
 @asynccontextmanager
 async def supervising(
-    directory: Path, whereabouts: Whereabouts, stop_order: tuple[tuple[str, ...], ...]
+    directory: Path, whereabouts: Whereabouts, stop_order: StopOrder = (), hurry: Stop | None = None
 ) -> AsyncIterator[Supervisor]:
-    """Give a supervisor for the block, and end its processes in that order whatever ends the block."""
+    """Give a supervisor for the block, and end its processes in that order whatever ends the block.
+
+    Args:
+        directory: holds `stack.json` and `logs`.
+        whereabouts: what `stack.json` says beside the process ids.
+        stop_order: groups of names; one group ends after the other, the stores last.
+        hurry: set by who cannot wait for running work any more.
+
+    """
     stackfile.forget(directory)
     async with asyncio.TaskGroup() as tasks:
         supervisor = Supervisor(directory, whereabouts, tasks)
         try:
             yield supervisor
         finally:
-            await supervisor.stop(stop_order)
+            await supervisor.stop(stop_order, hurry or Stop())
 
 
 def _end_of(log: Path) -> str:

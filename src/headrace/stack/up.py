@@ -2,8 +2,8 @@
 
 Owns the order of the start: servers, migrations, processes, and the one line that says where everything is, printed
 when `/health/system` finds every part alive. SIGINT, SIGTERM or SIGHUP ends the stack in order, with exit code 0; work
-that is under way is finished or handed back first. What a killed `up` left running is ended by the next one. Never
-print the line before everything works.
+that is under way is finished or handed back first, unless a second signal says that there is no time. What a killed
+`up` left running is ended by the next one. Never print the line before everything works.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from headrace.telemetry.logs import configure_logging
 
 _SERVER_SECONDS = 60.0  # PostgreSQL reads its log again after a crash
 _SYSTEM_SECONDS = 60.0
+_SAME_SIGNAL_SECONDS = 0.5  # a terminal and what runs us may both hand on one Ctrl-C
 
 
 async def up(settings: Settings, *, port: int, data_dir: Path) -> int:
@@ -35,12 +36,12 @@ async def up(settings: Settings, *, port: int, data_dir: Path) -> int:
 
     """
     configure_logging(settings, "up")
-    stop = _stop_on_signals()
+    stop, hurry = _stop_on_signals()
     with ownership.held(data_dir) as directory:
         ownership.end_leftovers(directory)
         # the operator's own variables go to the processes as they are: OTEL_*, PATH, those of their application
         plan = make_plan(settings, os.environ, port=port, directory=directory)
-        async with supervising(directory, plan.whereabouts, STOP_ORDER) as supervisor:
+        async with supervising(directory, plan.whereabouts, STOP_ORDER, hurry) as supervisor:
             failure = await _start_unless_stopped(supervisor, plan, stop)
             if failure is None and not stop.is_set():
                 click.echo(ready_line(plan, directory))
@@ -100,9 +101,20 @@ async def _healthy(client: httpx.AsyncClient) -> bool:
     return answer.status_code == httpx.codes.OK
 
 
-def _stop_on_signals() -> Stop:
-    stop = Stop()
+def _stop_on_signals() -> tuple[Stop, Stop]:
+    """Return the flag that the first signal sets, and the one that a later signal sets."""
+    stop, hurry = Stop(), Stop()
     loop = asyncio.get_running_loop()
+    first_at = loop.time()
+
+    def take() -> None:
+        nonlocal first_at
+        if not stop.is_set():
+            first_at = loop.time()
+            stop.set()
+        elif loop.time() - first_at > _SAME_SIGNAL_SECONDS:
+            hurry.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+        loop.add_signal_handler(number, take)
+    return stop, hurry
