@@ -43,6 +43,16 @@ class _Sent(ASGIResponse):
 class JsonAnswer(Response[Any]):
     """A response of JSON that is encoded already."""
 
+    def __init__(self, body: bytes, *, status: int, headers: Mapping[str, str]) -> None:
+        self.content = body
+        self.status_code = status
+        self.headers = dict(headers)
+        self.media_type = JSON
+        self.background = None
+        self.cookies = []
+        self.encoding = "utf-8"
+        self.response_type_encoders = {}
+
     def to_asgi_response(  # type: ignore[override]  # of Litestar's options none changes an answer that is complete
         self, app: object, request: Request[Any, Any, Any], **_options: Any
     ) -> ASGIResponse:
@@ -58,7 +68,7 @@ def json_answer(content: object, *, status: int, headers: Mapping[str, str]) -> 
 
 def encoded_answer(body: bytes, *, status: int, headers: Mapping[str, str]) -> JsonAnswer:
     """Return a response of JSON that is encoded already."""
-    return JsonAnswer(body, status_code=status, headers=dict(headers), media_type=JSON)
+    return JsonAnswer(body, status=status, headers=headers)
 
 
 def header_of(scope: Scope, name: bytes) -> str | None:

@@ -25,7 +25,7 @@ from headrace.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
-_QUIET_SECONDS = 0.002
+_QUIET_SECONDS = 0.01
 _REST_SECONDS = 1.0
 
 
@@ -37,7 +37,7 @@ class Bell(StrEnum):
 
 
 class Wakeup:
-    """Rings bells over a connection of its own, each at most once per 2 ms, after the caller's commit."""
+    """Rings bells over a connection of its own, each at once and then at most every 10 ms, after the caller's commit."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
