@@ -77,7 +77,8 @@ class Child:
         await process.wait()
 
     def kill(self) -> None:
-        """End the program at once, with whatever it started."""
+        """End the program at once and for good, with whatever it started."""
+        self._stop.set()
         if self._process is not None and self._process.returncode is None:
             _end_group(self._process.pid)
 
