@@ -120,10 +120,10 @@ def variables() -> list[Variable]:
 
 
 def _reject_unknown(name: str) -> None:
-    known = [PREFIX + field.upper() for field in Settings.__struct_fields__]
-    if name in known:
+    known = [field.upper() for field in Settings.__struct_fields__]
+    if name.removeprefix(PREFIX) in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
-    suggestion = f"did you mean {near[0]}?" if near else "`headrace settings` lists them all"
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)  # the prefix would make all names alike
+    suggestion = f"did you mean {PREFIX}{near[0]}?" if near else "`headrace settings` lists them all"
     message = f"unknown setting {name}: {suggestion}"
     raise ConfigurationError(message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from enum import Enum, auto
 from typing import Any
 
@@ -120,8 +120,10 @@ class Execution:
             reason = self._interrupted.get(claim.key)
             if reason is not None:
                 return _interrupted(claim, error, reason)
-            scope.failed(error)
-            return _failed(claim, error, policy.retry, timed_out=bound.expired())
+            outcome = _failed(claim, error, policy.retry, timed_out=bound.expired())
+            with suppress(Exception):  # an error whose own text cannot be made
+                scope.failed(error)
+            return outcome
 
     async def _run(
         self, claim: Claim, task: Task[Any, Any], args: msgspec.Struct, bound: asyncio.Timeout

@@ -1,0 +1,16 @@
+"""What the integration tests may ask for besides the servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.road import Road, open_road
+
+
+@pytest.fixture
+async def road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
+    """The stores and the application `trial`, bound; no relay and no worker runs yet."""
+    async with open_road(database_url, redis_url) as opened:
+        yield opened

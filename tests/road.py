@@ -1,0 +1,206 @@
+"""The jobs road within the test's own process: a relay, workers, and what the record says.
+
+Owns the start and the end of these parts, as the processes start them, and the questions that tests ask. Every
+database has a trigger that refuses a move of a job which is not in the transition table, so that each test of the road
+tests the table too. Never sleep here: every wait is for a condition, with a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from redis.asyncio import Redis
+from taskiq.receiver import Receiver
+
+from headrace import diagnostics
+from headrace.application import Registry, combine
+from headrace.database.record import Record
+from headrace.database.states import FINISHED, TRANSITIONS, JobState
+from headrace.jobs.queries import Job, job_by_id
+from headrace.loops import Stop
+from headrace.relay.process import stand_by
+from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
+from headrace.resources import Resources, build_broker, open_resources
+from headrace.settings import Settings
+from headrace.tasks.broker import RecordBroker
+from headrace.transaction import Transaction, transaction
+from tests import trial
+
+MIGRATIONS = ("storefront.migrations",)
+PARTS = (release_jobs, keep_jobs, mend_belt)
+BOUND_SECONDS = 15.0
+_GUARD = """
+    CREATE FUNCTION refuse_wrong_moves() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NOT (OLD.state::text || '>' || NEW.state::text) = ANY({moves}) THEN
+            RAISE EXCEPTION 'a job moved from % to %', OLD.state, NEW.state;
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER guard BEFORE UPDATE OF state ON jobs FOR EACH ROW
+        WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION refuse_wrong_moves();
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """The road of one test."""
+
+    settings: Settings
+    registry: Registry
+    resources: Resources
+    redis: Redis
+    driver: asyncpg.Connection[asyncpg.Record]
+
+    @property
+    def record(self) -> Record:
+        """The record."""
+        return self.resources.record
+
+    async def enqueue(self, *calls: Any) -> list[UUID]:  # noqa: ANN401 - calls, as `task.call` builds them
+        """Enqueue calls in one transaction."""
+        async with transaction(self.record) as tx:
+            return await tx.enqueue_calls(calls)
+
+    def transaction(self) -> Any:  # noqa: ANN401 - the context manager of a Transaction
+        """Open a transaction."""
+        return transaction(self.record)
+
+    async def job(self, job_id: UUID) -> Job:
+        """Return a job."""
+        return await job_by_id(self.record, job_id)
+
+    async def finished(self, job_id: UUID, seconds: float = BOUND_SECONDS) -> Job:
+        """Wait until a job is finished."""
+        return await self.in_state(job_id, *FINISHED, seconds=seconds)
+
+    async def in_state(self, job_id: UUID, *states: JobState, seconds: float = BOUND_SECONDS) -> Job:
+        """Wait until a job is in one of these states."""
+        async with asyncio.timeout(seconds):
+            while (job := await self.job(job_id)).state not in states:
+                await asyncio.sleep(0.01)
+        return job
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        rows = await self.driver.fetch("SELECT state::text, count(*) FROM jobs GROUP BY 1")
+        return {row[0]: row[1] for row in rows}
+
+    async def all_finished(self, seconds: float = BOUND_SECONDS) -> dict[str, int]:
+        """Wait until every job is finished and return the counts."""
+        async with asyncio.timeout(seconds):
+            while not (counts := await self.counts()).keys() <= {state.value for state in FINISHED}:
+                await asyncio.sleep(0.02)
+        return counts
+
+    async def effects(self) -> list[tuple[str, int]]:
+        """Return the effects, each as key and attempt, in order."""
+        return [tuple(row) for row in await self.driver.fetch("SELECT key, attempt FROM trial_effects ORDER BY at")]
+
+
+@asynccontextmanager
+async def open_road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
+    """Prepare the stores for the application `trial`, and bind it; no relay and no worker runs yet."""
+    settings = Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        applications="tests.trial:application",
+        lease_seconds=1.0,
+        worker_concurrency=20,
+        shutdown_seconds=5.0,
+    )
+    registry = combine([diagnostics.application, trial.application])
+    await trial.prepare(database_url)
+    async with AsyncExitStack() as stack:
+        driver = await asyncpg.connect(database_url)
+        stack.push_async_callback(driver.close)
+        await driver.execute(_GUARD.format(moves=_moves()))
+        redis = Redis.from_url(redis_url)
+        stack.push_async_callback(redis.aclose)
+        resources = await stack.enter_async_context(open_resources(settings, registry))
+        yield Road(settings, registry, resources, redis, driver)
+
+
+def _moves() -> str:
+    moves = [f"'{before}>{after}'" for before, afters in TRANSITIONS.items() for after in sorted(afters)]
+    return f"ARRAY[{', '.join(moves)}]"
+
+
+@asynccontextmanager
+async def relaying(settings: Settings) -> AsyncIterator[None]:
+    """Run the job parts of a relay for the block."""
+    stop = Stop()
+    relay = asyncio.create_task(stand_by(settings, stop, migrations=MIGRATIONS, parts=PARTS))
+    try:
+        yield
+    finally:
+        stop.set()
+        async with asyncio.timeout(BOUND_SECONDS):
+            await relay
+
+
+@asynccontextmanager
+async def working(road: Road, settings: Settings | None = None) -> AsyncIterator[RecordBroker]:
+    """Run a worker under Taskiq's own receiver for the block."""
+    chosen = settings or road.settings
+    bound = {name: task.broker for name, task in road.registry.tasks.items()}
+    broker = build_broker(chosen, road.registry)
+    for name, task in road.registry.tasks.items():
+        task.broker = bound[name]  # the test sends through its own broker, as an API process does
+    broker.is_worker_process = True
+    finish = asyncio.Event()
+    receiver = Receiver(broker, max_async_tasks=chosen.worker_concurrency)
+    listening = asyncio.create_task(receiver.listen(finish))
+    try:
+        await _registered(road, broker, listening)
+        yield broker
+    finally:
+        finish.set()
+        async with asyncio.timeout(BOUND_SECONDS * 2):
+            await listening
+            await broker.shutdown()
+
+
+async def _registered(road: Road, broker: RecordBroker, listening: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(BOUND_SECONDS):
+        while not await road.driver.fetchval("SELECT 1 FROM processes WHERE id = $1", broker.worker.identity.id):
+            if listening.done():
+                listening.result()
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(road: Road) -> AsyncIterator[RecordBroker]:
+    """Run a relay and a worker for the block."""
+    async with relaying(road.settings), working(road) as broker:
+        yield broker
+
+
+async def eventually(condition: Callable[[], Coroutine[Any, Any, bool]], seconds: float = BOUND_SECONDS) -> None:
+    """Wait until the condition holds, and fail if it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def rolled_back(tx_of: Road, work: Callable[[Transaction], Coroutine[Any, Any, None]]) -> None:
+    """Do work in a transaction that ends with an exception."""
+
+    class OnPurposeError(Exception):
+        pass
+
+    with suppress(OnPurposeError):
+        async with transaction(tx_of.record) as tx:
+            await work(tx)
+            raise OnPurposeError
+
+
+def states_of(jobs: Sequence[Job]) -> list[str]:
+    """Return the states of jobs."""
+    return [job.state.value for job in jobs]

@@ -1,0 +1,186 @@
+"""The decision about an attempt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from headrace.clock import new_id
+from headrace.database.states import JobState
+from headrace.jobs.claim import Claimed
+from headrace.jobs.model import Claim, Outcome
+from headrace.jobs.retry import Retry
+from headrace.tasks.outcome import (
+    MAX_RESULT_BYTES,
+    cancelled,
+    failed,
+    handed_back,
+    lost,
+    rejected,
+    succeeded,
+    unknown_here,
+)
+from tests.trial import ERRORS
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+def claim(*, attempt: int = 1, max_attempts: int = 3) -> Claim:
+    """Return a claim of some job."""
+    return Claim(
+        job_id=new_id(),
+        fence=7,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        task="trial.add",
+        queue="default",
+        args="{}",
+        traceparent=f"00-{TRACE}-b7ad6b7169203331-00",
+        created_at=datetime.now(UTC),
+    )
+
+
+def rejection_of(outcome: Outcome) -> str:
+    """Return why an outcome was rejected."""
+    assert outcome.state is JobState.DEAD
+    assert outcome.failure is not None
+    assert outcome.failure.outcome == "rejected"
+    return outcome.failure.message
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (None, "null"),
+        ({"a": [1, 2]}, '{"a":[1,2]}'),
+        (float("nan"), "null"),
+        ("a text about \\u0000", '"a text about \\\\u0000"'),
+        ("grüße 🌊", '"grüße 🌊"'),
+    ],
+)
+def test_succeeded_when_the_value_is_json(value: object, stored: str) -> None:
+    """What is JSON is the job's result, backslashes before `u0000` included."""
+    outcome = succeeded(claim(), value)
+
+    assert (outcome.state, outcome.result) == (JobState.SUCCEEDED, stored)
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\\\x00", {"key": ["\x00"]}, {"\x00": 1}])
+def test_rejected_when_a_result_holds_nul(value: object) -> None:
+    """PostgreSQL stores no NUL: the job is dead with that reason and spoils no batch."""
+    assert "NUL" in rejection_of(succeeded(claim(), value))
+
+
+def nested(depth: int) -> object:
+    """Return a list in a list in a list."""
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", nested(20_000), {object(): 1}])
+def test_rejected_when_a_result_is_no_json(value: object) -> None:
+    """A result that cannot be written is a dead job with the reason, not a retry: the effects have happened."""
+    assert "the result cannot be written as JSON" in rejection_of(succeeded(claim(), value))
+
+
+def test_rejected_when_a_result_is_too_large() -> None:
+    """A result over the limit is refused with both numbers."""
+    message = rejection_of(succeeded(claim(), "x" * MAX_RESULT_BYTES))
+
+    assert str(MAX_RESULT_BYTES) in message
+    assert str(MAX_RESULT_BYTES + 2) in message
+
+
+def test_failed_is_tried_again_when_attempts_are_left() -> None:
+    """A failure with attempts left waits for its delay and keeps the error."""
+    outcome = failed(claim(attempt=2), ValueError("as asked"), Retry(first_delay_seconds=1.0))
+
+    assert outcome.state is JobState.RETRYING
+    assert outcome.delay_seconds is not None
+    assert 0 <= outcome.delay_seconds <= 2.0
+    assert outcome.failure is not None
+    assert (outcome.failure.type, outcome.failure.message) == ("ValueError", "as asked")
+
+
+@pytest.mark.parametrize(("attempt", "retry"), [(3, Retry()), (1, Retry(on=(OSError,)))])
+def test_failed_is_dead_when_no_attempt_is_left_or_the_policy_refuses(attempt: int, retry: Retry) -> None:
+    """The last attempt, or an error that the policy does not name, ends the job."""
+    outcome = failed(claim(attempt=attempt), ValueError("as asked"), retry)
+
+    assert outcome.state is JobState.DEAD
+
+
+def test_failed_is_tried_again_when_the_record_was_at_fault() -> None:
+    """A policy that names only OSError does not make a restart of PostgreSQL deadly."""
+    outcome = failed(claim(), ValueError(), Retry(on=(OSError,)), not_its_fault=True)
+
+    assert outcome.state is JobState.RETRYING
+
+
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_failure_is_storable_when_the_error_is_odd(name: str) -> None:
+    """Whatever is raised, its record is text that PostgreSQL can store, of bounded length."""
+    outcome = failed(claim(), ERRORS[name](), Retry())
+
+    assert outcome.failure is not None
+    encoded = msgspec.json.encode(outcome.failure)
+    assert b"\\u0000" not in encoded
+    assert len(encoded) < 64_000
+
+
+def test_failure_keeps_the_head_of_the_message_and_the_tail_of_the_traceback_when_long() -> None:
+    """A message says at its beginning what it is about, a traceback at its end."""
+    outcome = failed(claim(), ValueError("begin" + "x" * 50_000 + "end"), Retry())
+
+    assert outcome.failure is not None
+    assert outcome.failure.message.startswith("begin")
+    assert outcome.failure.traceback.rstrip().endswith("end")
+    assert len(outcome.failure.message) == len(outcome.failure.traceback) == 16_000
+
+
+def test_failure_names_the_trace_of_the_job_outside_any_span() -> None:
+    """The error leads to a trace."""
+    outcome = failed(claim(), ValueError(), Retry())
+
+    assert outcome.failure is not None
+    assert outcome.failure.trace_id == TRACE
+
+
+def test_rejected_keeps_its_reason_when_the_error_is_long() -> None:
+    """The reason stands first."""
+    outcome = rejected(claim(), ValueError("x" * 50_000), "the arguments do not fit")
+
+    assert rejection_of(outcome).startswith("the arguments do not fit: x")
+
+
+def test_handed_back_and_unknown_burn_no_attempt() -> None:
+    """A shutdown, or a worker of an older version, costs the job nothing."""
+    assert handed_back(claim()).refund
+    assert unknown_here(claim()).refund
+    assert handed_back(claim()).delay_seconds is None
+    assert handed_back(claim()).failure is None
+
+
+def test_cancelled_is_on_record_when_a_run_was_cancelled() -> None:
+    """A cancelled run says so among the job's errors."""
+    outcome = cancelled(claim(), ValueError("what the task made of it"))
+
+    assert outcome.state is JobState.CANCELLED
+    assert outcome.failure is not None
+    assert (outcome.failure.outcome, outcome.failure.message) == ("cancelled", "cancelled on request")
+
+
+@pytest.mark.parametrize(("attempt", "state"), [(1, JobState.PENDING), (3, JobState.DEAD)])
+def test_lost_counts_the_attempt_when_a_run_is_unaccounted_for(attempt: int, state: JobState) -> None:
+    """A run that nobody knows any more is counted, so that a poisonous job comes to an end."""
+    claimed = Claimed(new_id(), 1, attempt, 3, TRACE, cancel_requested=False, long_ago=True)
+
+    outcome = lost(claimed)
+
+    assert (outcome.state, outcome.refund) == (state, False)
+    assert outcome.failure is not None
+    assert outcome.failure.outcome == "lost"
