@@ -147,6 +147,18 @@ def test_stack_starts_again_when_its_supervisor_was_killed(tmp_path: Path) -> No
     assert code == 0
 
 
+def test_given_stores_are_used_when_the_operator_names_them(database_url: str, redis_url: str, tmp_path: Path) -> None:
+    """With both stores named there is no embedded one, neither running nor on disk, and jobs run on the named ones."""
+    environment = {"HEADRACE_DATABASE_URL": database_url, "HEADRACE_REDIS_URL": redis_url, "HEADRACE_API_KEY": "chosen"}
+    with running_stack(tmp_path / "stack", environment=environment) as stack:
+        job, where = echo(stack, "elsewhere"), stack.where
+
+    assert job["result"] == "elsewhere"
+    assert (where.postgres_url, where.redis_url, stack.key) == (database_url, redis_url, "chosen")
+    assert set(where.processes) == NAMES - {"postgres", "redis"}
+    assert not (tmp_path / "stack" / "postgres").exists()
+
+
 def test_stack_runs_when_an_ordinary_user_starts_it() -> None:
     """Nothing needs root. Where the tests run as root, an account without rights starts the stack."""
     account = ordinary_account()
