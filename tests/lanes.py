@@ -22,10 +22,13 @@ from headrace.loops import Stop
 from headrace.relay.moving import move_events
 from headrace.relay.process import stand_by
 from headrace.settings import Settings
+from headrace.streams.connection import command
+from headrace.streams.names import lane_key
 from headrace.subscribers.checkpoints import register
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.process import consume
 from headrace.transaction import transaction
+from tests.conftest import MIGRATIONS
 
 WAIT_SECONDS = 15.0
 
@@ -47,7 +50,16 @@ class Forgotten(msgspec.Struct, frozen=True):
 
 def registry_of(*subscriptions: Subscription) -> Registry:
     """Return the registry of an application with these subscriptions."""
-    return combine([Application("tests", events=(Thing, Forgotten), subscriptions=subscriptions)])
+    return combine(
+        [
+            Application(
+                name="tests",
+                events=(Thing, Forgotten),
+                subscriptions=subscriptions,
+                migrations=next(iter(MIGRATIONS), None),
+            )
+        ]
+    )
 
 
 def settings_of(database_url: str, redis_url: str) -> Settings:
@@ -65,7 +77,7 @@ async def publish(record: Record, things: Sequence[msgspec.Struct]) -> None:
 @asynccontextmanager
 async def relaying(settings: Settings) -> AsyncIterator[None]:
     """Run a relay that moves events for the block."""
-    async with running(lambda stop: stand_by(settings, stop, parts=(move_events,))):
+    async with running(lambda stop: stand_by(settings, stop, migrations=MIGRATIONS, parts=(move_events,))):
         yield
 
 
@@ -105,15 +117,27 @@ async def eventually(condition: Callable[[], Awaitable[bool]], *, within_seconds
 async def settled(driver: asyncpg.Connection[asyncpg.Record], subscription: str, *, events: int) -> bool:
     """Tell whether all lanes together hold that many events and the subscription's checkpoints have passed them all."""
     row = await driver.fetchrow(
-        "SELECT sum(head) AS head, sum(position) AS position FROM lanes JOIN checkpoints USING (lane) WHERE subscription = $1",
+        """SELECT sum(head) AS head, sum(position) AS position
+           FROM lanes JOIN checkpoints USING (lane) WHERE subscription = $1""",
         subscription,
     )
     return row is not None and row["head"] == events and row["position"] == events
 
 
+async def entries(redis: Redis, key: str) -> list[tuple[str, bytes]]:
+    """Return the ids and payloads that a stream holds."""
+    found = await command(redis, "XRANGE", key, "-", "+")
+    return [(identity.decode(), fields[1] if isinstance(fields, list) else fields[b"e"]) for identity, fields in found]
+
+
+async def put(redis: Redis, key: str, identity: str, payload: bytes) -> None:
+    """Write an entry to a stream, past the compare-and-append."""
+    await command(redis, "XADD", key, identity, "e", payload)
+
+
 async def positions(redis: Redis, lane: int) -> list[int]:
     """Return the positions that a lane's stream holds."""
-    return [int(identity.split(b"-")[0]) for identity, _ in await redis.xrange(f"headrace:lane:{lane}")]
+    return [int(identity.split("-")[0]) for identity, _ in await entries(redis, lane_key(lane))]
 
 
 async def heads(driver: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:

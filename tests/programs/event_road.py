@@ -1,0 +1,90 @@
+"""The processes of the event road as programs that tests kill: `python event_road.py relay|dying-relay|consume`.
+
+Everything is the real thing on the settings of the environment. `dying-relay` kills itself with SIGKILL between its two
+writes: when positions are committed and before the append to the stream. The subscriber and the projection write to the
+table `effects`; on the number 13 the subscriber stops Redis from taking writes, so that what is handled then is
+committed and cannot be acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+from sqlalchemy import text
+
+from headrace.events.model import RecordedEvent
+from headrace.loops import Stop
+from headrace.relay.leader import Leadership
+from headrace.relay.moving import move_events, move_with
+from headrace.relay.process import run_relay
+from headrace.settings import Settings
+from headrace.streams.append import Batch, LaneWriter
+from headrace.streams.connection import command, open_commands
+from headrace.subscribers.contract import projection, subscriber
+from headrace.subscribers.delivery import Delivery
+from headrace.subscribers.process import run_consume
+from headrace.transaction import Transaction
+from tests.conftest import MIGRATIONS
+from tests.lanes import Thing, registry_of
+
+SETTINGS = Settings.from_environment(os.environ)
+UNLUCKY = 13
+_HELD_MILLISECONDS = 20_000
+
+
+@subscriber("tests.effects", Thing)
+async def effects(delivery: Delivery, thing: Thing) -> None:
+    """Write an effect through the session."""
+    tx = await delivery.begin()
+    await _write(tx, "subscriber", thing.key, thing.number)
+    if thing.number == UNLUCKY:
+        redis = open_commands(SETTINGS.redis_url)
+        await command(redis, "CLIENT", "PAUSE", _HELD_MILLISECONDS, "WRITE")
+        await redis.aclose()
+
+
+@projection("tests.folded", Thing)
+async def folded(tx: Transaction, events: Sequence[RecordedEvent]) -> None:
+    """Write an effect for each event of a batch."""
+    for event in events:
+        await _write(tx, "projection", f"lane {event.lane}", event.position)
+
+
+async def _write(tx: Transaction, by: str, key: str, number: int) -> None:
+    statement = text("INSERT INTO effects (by, key, number) VALUES (:by, :key, :number)")
+    await tx.connection.execute(statement, {"by": by, "key": key, "number": number})
+
+
+class DyingWriter(LaneWriter):
+    """Dies instead of appending."""
+
+    async def append(self, batches: Sequence[Batch]) -> dict[int, int]:
+        """Die as by the kernel's hand."""
+        del batches
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+async def move_and_die(leadership: Leadership) -> None:
+    """Move events until the first append."""
+    await move_with(leadership, DyingWriter(leadership.redis))
+
+
+async def main(role: str) -> None:
+    """Be the process."""
+    stop = Stop()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if role == "consume":
+        await run_consume(SETTINGS, registry_of(effects, folded), stop)
+    else:
+        part = move_and_die if role == "dying-relay" else move_events
+        await run_relay(SETTINGS, stop, migrations=MIGRATIONS, parts=(part,))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1]))
