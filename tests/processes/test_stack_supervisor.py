@@ -19,6 +19,7 @@ from headrace.stack.program import Program
 from headrace.stack.readiness import until
 from headrace.stack.stackfile import Whereabouts
 from headrace.stack.supervisor import StartError, supervising
+from tests.stacks import lives
 
 WHEREABOUTS = Whereabouts(api_url="http://a", redis_url="redis://r", postgres_url="postgresql://p", mail_url="http://m")
 WAITS = "import signal\nsignal.pause()"
@@ -60,14 +61,6 @@ def processes(directory: Path) -> dict[str, int]:
     """Return what stack.json says is running."""
     whereabouts = stackfile.read(directory)
     return dict(whereabouts.processes) if whereabouts else {}
-
-
-def lives(pid: int) -> bool:
-    """Tell whether a process runs; one that is dead and not yet collected by its parent does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
