@@ -16,6 +16,7 @@ from headrace.application import Registry, combine, load
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.settings import Settings
+from headrace.subscribers.checkpoints import register
 from headrace.subscribers.redelivery import redelivering
 from headrace.tasks.broker import RecordBroker
 from headrace.tasks.worker import Worker
@@ -54,6 +55,8 @@ async def open_resources(settings: Settings, registry: Registry) -> AsyncIterato
     """Open the record, wait until it fits, and bind the tasks to it."""
     async with open_record(settings) as record:
         await wait_until_ready(record.engine, registry.migrations)
+        # before the first event can be accepted: a subscription begins at the present of its registration
+        await register(record.engine, registry.subscriptions.values())
         broker = build_broker(settings, registry)
         broker.bind(record)
         yield Resources(settings, registry, record, broker)
