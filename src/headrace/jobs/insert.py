@@ -125,9 +125,15 @@ async def insert_jobs(
     """
     if not calls:
         return []
-    new = [NewJob(identity, call, traceparent) for identity, call in zip(ids, calls, strict=True)]
-    inserted = await _inserted(connection, new)
-    return [job.id if job.id in inserted else await _held(connection, job) for job in new]
+    return await insert_new_jobs(
+        connection, [NewJob(identity, call, traceparent) for identity, call in zip(ids, calls, strict=True)]
+    )
+
+
+async def insert_new_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[UUID]:
+    """Insert jobs, each with a trace of its own, in the caller's transaction; return their ids in the same order."""
+    inserted = await _inserted(connection, jobs)
+    return [job.id if job.id in inserted else await _held(connection, job) for job in jobs]
 
 
 async def _inserted(connection: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
