@@ -16,6 +16,7 @@ from headrace.database.states import JobState
 from headrace.jobs.queries import Job, JobFilter, list_jobs
 from headrace.settings import Settings
 from headrace.stack.ports import free_port
+from headrace.subscribers.failures import Failure, become_job
 from headrace.transaction import transaction
 from storefront.drafts import ItemDraft, OrderDraft
 from storefront.fulfilment import NOTHING_YET, Fulfilment, Progress, fulfilment_of
@@ -25,7 +26,7 @@ from storefront.reactions.analytics import SalesOfDay, list_sales
 from storefront.reactions.audit import AT_THE_TOP as TOP_OF_AUDIT
 from storefront.reactions.audit import list_acts
 from storefront.reactions.confirmation_mail import mail_confirmation
-from storefront.reactions.invoice import find_invoice, render_invoice
+from storefront.reactions.invoice import find_invoice, invoice_confirmed_order, render_invoice
 from storefront.reactions.shipment import request_shipment
 from tests.integration.storefront_road import Road, open_road
 from tests.integration.storefront_world import SECRET, Depot, Sink, listening, running_depot, running_sink
@@ -165,6 +166,16 @@ async def test_shipment_fails_when_the_warehouse_does_not_take_it(
     )
     assert len(depot.calls) == attempts
     assert len({headers["idempotency-key"] for headers, _ in depot.calls}) == 1
+
+
+async def test_effect_has_failed_when_its_delivery_is_dead(road: Road) -> None:
+    """A reaction that never came to enqueue its job is visible in the order too."""
+    order = await ordered(road)
+    (confirmation,) = [event for event in await road.events() if event.type == "orders.order.confirmed"]
+
+    await become_job(road.record, invoice_confirmed_order, confirmation, Failure(ValueError("broken"), "rejected"))
+
+    assert await fulfilment_of(road.record, order.id) == Fulfilment(invoice=Progress.FAILED)
 
 
 async def test_sales_are_those_of_the_orders_when_many_are_confirmed(road: Road) -> None:
