@@ -14,7 +14,7 @@ from litestar.datastructures import State
 from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, ControllerRouterHandler
 
-from headrace.api.auth import authorize
+from headrace.api.auth import PUBLIC, authorize
 from headrace.api.bodies import StrictRequest
 from headrace.api.docs import docs_routes
 from headrace.api.door import Door
@@ -26,6 +26,7 @@ from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
 from headrace.api.tasks import task_routes
 from headrace.api.tracing import Traced
+from headrace.console.routes import console_routes
 
 BODY_BYTES: Final = 1024 * 1024
 
@@ -38,7 +39,7 @@ def create_app(door: Door) -> ASGIApp:
         described = _litestar(door, _routes(door), openapi_config(version("headrace")))
         return completed(described.openapi_schema.to_schema())
 
-    return Traced(_litestar(door, [*_routes(door), docs_routes(describe)], None), door.metrics)
+    return Traced(_litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None), door.metrics)
 
 
 def _routes(door: Door) -> list[ControllerRouterHandler]:
