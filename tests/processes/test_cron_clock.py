@@ -8,10 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,7 @@ from headrace.stack import readiness
 from headrace.stack import redis as stack_redis
 from headrace.stack.ports import free_port
 from tests.conftest import MIGRATIONS
+from tests.otlp import collector
 from tests.servers import environment, running
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -82,7 +84,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Clock]]:
     (tmp_path / "clock_application.py").write_text(APPLICATION)
     clocks: list[Clock] = []
 
-    def start_one(database_url: str, redis_url: str) -> Clock:
+    def start_one(database_url: str, redis_url: str, more: Mapping[str, str] = MappingProxyType({})) -> Clock:
         log = tmp_path / f"clock{len(clocks)}.log"
         chosen = {
             "PATH": os.environ["PATH"],
@@ -90,6 +92,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Clock]]:
             "HEADRACE_DATABASE_URL": database_url,
             "HEADRACE_REDIS_URL": redis_url,
             "HEADRACE_APPLICATIONS": "clock_application:application",
+            **more,
         }
         command = (sys.executable, "-m", "arq", "workers.cron.WorkerSettings")
         with log.open("wb") as output:
@@ -279,6 +282,40 @@ async def test_the_clock_waits_when_redis_is_not_there_yet(
 
     async with own_redis(tmp_path / "belt", port), connected(database_url) as fetch:
         await until_fired(fetch, 2)
+
+
+async def test_each_fire_is_a_trace_linked_to_the_one_before_when_the_clock_is_traced(
+    database_url: str, redis_url: str, start: Callable[..., Clock]
+) -> None:
+    """A root per fire, with the enqueued job below it; ticks that find nothing due leave no span."""
+    with collector() as eyes:
+        clock = start(database_url, redis_url, eyes.environment)
+        async with connected(database_url) as fetch:
+            await until_fired(fetch, 3)
+            clock.end()
+            traces = {row["trace_id"] for row in await fetch("SELECT trace_id FROM jobs")}
+        spans = eyes.spans
+
+    fires = [span for span in spans if span.name == "process cron.clock.second"]
+    sends = [span for span in spans if span.name == "send tasks.default"]
+    assert len(fires) + len(sends) == len(spans)
+    assert {span.service for span in spans} == {"headrace-cron"}
+    assert all((fire.kind, fire.parent_id) == ("CONSUMER", "") for fire in fires)
+    assert {send.parent_id for send in sends} == {fire.span_id for fire in fires}
+    assert {fire.trace_id for fire in fires} == traces
+    assert [fire.links[0][0] for fire in fires[1:]] == [fire.trace_id for fire in fires[:-1]]
+
+
+def test_no_store_is_needed_when_the_settings_are_imported(tmp_path: Path) -> None:
+    """ARQ's command line imports first; what it finds has opened nothing."""
+    nowhere = {"HEADRACE_DATABASE_URL": "postgresql://nowhere:1/x", "HEADRACE_REDIS_URL": "redis://nowhere:1/0"}
+    command = (sys.executable, "-c", "import workers.cron; print(workers.cron.WorkerSettings.queue_name)")
+
+    done = subprocess.run(  # noqa: S603 - our own
+        command, env={"PATH": os.environ["PATH"], **nowhere}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("headrace:clock\n", "")
 
 
 async def test_every_second_is_made_up_for_when_postgresql_was_away(
