@@ -14,8 +14,11 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from headrace.errors import UnavailableError
+
 # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
 _AWAY: Final = ("08", "53", "57P", "58", "40001", "40P01", "25006", "28", "3D000")
+_OF_THE_RECORD: Final = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _REFUSED_TEXT: Final = frozenset({"22021", "22P05"})
 
 
@@ -26,6 +29,11 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return _sqlstate(error).startswith(_AWAY)
+
+
+def is_record_away(error: BaseException) -> bool:
+    """Tell whether it was the record that went away under some work, and not somebody else whom the work had called."""
+    return isinstance(error, UnavailableError) or (isinstance(error, _OF_THE_RECORD) and is_away(error))
 
 
 def refused_text(error: BaseException) -> bool:

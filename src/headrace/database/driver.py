@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headrace.errors import UnavailableError
+
 
 @asynccontextmanager
 async def borrowed(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
@@ -41,6 +43,10 @@ async def within(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Reco
     if driver is None or raw.dbapi_connection is None:
         message = "the pool has lost its connection"
         raise ConnectionError(message)
+    if driver.is_closed():  # PostgreSQL was restarted: given back to the pool it would fail the next one too
+        await connection.invalidate()
+        message = "the record has closed the connection"
+        raise UnavailableError(message)
     if not driver.is_in_transaction():
         await raw.dbapi_connection._start_transaction()  # noqa: SLF001 - SQLAlchemy has no other way to begin at once
     return driver

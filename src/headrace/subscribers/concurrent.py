@@ -19,8 +19,10 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from headrace.database.away import is_record_away
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
+from headrace.errors import UnavailableError
 from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
 from headrace.streams.groups import Entry
@@ -40,6 +42,7 @@ logger = structlog.get_logger(__name__)
 ROOM = 1000
 """How many events of a lane may be in flight: what waits behind one slow key is bounded by it."""
 
+_UNRECORDED = (OSError, UnavailableError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _PACE = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=2.0)
 
 
@@ -151,15 +154,14 @@ class Concurrent:
 
     async def _give_up(self, work: Work, failure: Failure) -> bool:
         """Turn a failed delivery into a job; False where the record itself is away: then nothing has failed yet."""
+        told = {"subscription": self._subscription.name, "event_id": str(work.event.id)}
+        if is_record_away(failure.error):
+            logger.warning("delivery_waits", error=repr(failure.error), **told)
+            return False
         try:
             await become_job(self._record, self._subscription, work.event, failure)
-        except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            logger.warning("delivery_waits", subscription=self._subscription.name, error=repr(error))
+        except _UNRECORDED as error:
+            logger.warning("delivery_waits", error=repr(error), **told)
             return False
-        logger.warning(
-            "delivery_failed",
-            subscription=self._subscription.name,
-            event_id=str(work.event.id),
-            error=repr(failure.error),
-        )
+        logger.warning("delivery_failed", error=repr(failure.error), **told)
         return True

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
-from headrace.errors import FencedError
+from headrace.errors import FencedError, UnavailableError
 from headrace.loops import Pace, Stop
 from headrace.streams.connection import AWAY
 from headrace.streams.groups import Entry, Groups
@@ -122,7 +122,7 @@ class Projecting:
 
     async def _wait(self, lane: Lane, error: Exception, failures: int) -> None:
         logger.warning("projection_waits", subscription=self._subscription.name, lane=lane.number, error=repr(error))
-        with suppress(OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(OSError, UnavailableError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with borrowed(self._record.engine) as connection:
                 await mark_failing(connection, self._subscription.name, lane.number, error=repr(error))
         await Stop().wait(_PACE.backoff_seconds(failures))
