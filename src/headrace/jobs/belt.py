@@ -1,12 +1,17 @@
 """How jobs travel on the belt: the names and the entry of a queue's stream.
 
-Owns the key of a queue's stream, its one consumer group and the entry's field. An entry says all that a worker needs, so that
-taking a job costs no further round trip; but it decides nothing: a worker must win the claim in the record first.
+Owns the key of a queue's stream, its one consumer group and the entry's field. An entry says all that a worker
+needs, so that taking a job costs no further round trip; but it decides nothing: a worker must win the claim in the
+record first.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
+
+from headrace.jobs.model import Claim
 
 PREFIX: Final = "headrace:queue:"
 GROUP: Final = "workers"
@@ -16,3 +21,10 @@ FIELD: Final = b"j"
 def stream_of(queue: str) -> str:
     """Return the key of a queue's stream; the braces keep it in one slot of a Redis Cluster."""
     return f"{PREFIX}{{{queue}}}"
+
+
+entry_of: Final = msgspec.msgpack.Encoder().encode
+"""Return the entry's field for a released job."""
+
+released_by: Final = msgspec.msgpack.Decoder(Claim).decode
+"""Return the released job that an entry's field names; raises `msgspec.DecodeError` where it names none."""

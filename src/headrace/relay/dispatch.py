@@ -16,10 +16,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from headrace.jobs.belt import FIELD, stream_of
+from headrace.jobs.belt import FIELD, entry_of, stream_of
 from headrace.jobs.model import Claim
 from headrace.relay.room import Room
-from headrace.tasks.belt import entry_of
+from headrace.streams.put import put
 from headrace.telemetry.messages import Batch
 from headrace.telemetry.names import job_destination
 from headrace.telemetry.spans import dispatch
@@ -28,6 +28,7 @@ logger = structlog.get_logger(__name__)
 
 _MAX_RELEASE = 500
 _DUE_INTERVAL_SECONDS = 0.02
+_CLAIM_COLUMNS = len(Claim.__struct_fields__)
 
 _PROMOTE = """
     UPDATE jobs SET state = 'pending'
@@ -40,7 +41,9 @@ _EXPIRE = """
     WHERE state IN ('scheduled', 'pending', 'queued', 'retrying') AND expires_at <= now()
 """
 
-# Ordered by the partial index jobs_pending: each queue is read from its front, as far as its room reaches.
+# Ordered by the partial index jobs_pending: each queue is read from its front, as far as its room reaches. The room may
+# be a quarter of a second old; a pause counts from the moment its request was answered, so it is looked up here.
+# What comes back is what a Claim is made of, in its order, and then what the claims are sorted by.
 _RELEASE = """
     WITH picked AS (
         SELECT j.id
@@ -50,10 +53,12 @@ _RELEASE = """
             WHERE state = 'pending' AND queue = room.queue AND task = ANY($3::text[])
             ORDER BY priority DESC, run_at, id
             LIMIT room.n
-            FOR UPDATE SKIP LOCKED) AS j)
+            FOR UPDATE SKIP LOCKED) AS j
+        WHERE NOT EXISTS (SELECT FROM queues WHERE queues.name = room.queue AND paused))
     UPDATE jobs SET state = 'queued', fence = fence + 1, released_at = clock_timestamp()
     FROM picked WHERE jobs.id = picked.id
-    RETURNING jobs.id, fence, attempt, max_attempts, task, queue, args::text, traceparent, created_at, priority, run_at
+    RETURNING jobs.id, fence, attempt + 1, max_attempts, task, queue, args::text, traceparent, created_at,
+              priority, run_at
 """
 
 
@@ -94,30 +99,13 @@ class Dispatcher:
         bounded = [min(count, _MAX_RELEASE) for count in counts]
         rows = await connection.fetch(_RELEASE, queues, bounded, tasks)
         rows.sort(key=lambda row: (-row["priority"], row["run_at"], row["id"]))
-        return [_released(row) for row in rows]
+        return [Claim(*row[:_CLAIM_COLUMNS]) for row in rows]
 
     async def _put_on_belt(self, queue: str, jobs: Sequence[Claim]) -> None:
         if not jobs:
             return
         with dispatch(Batch(job_destination(queue), [job.traceparent for job in jobs])):
             try:
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for job in jobs:
-                        pipeline.xadd(stream_of(queue), {FIELD: entry_of(job)})
-                    await pipeline.execute()
+                await put(self._redis, stream_of(queue), FIELD, [entry_of(job) for job in jobs])
             except (RedisError, OSError) as error:
                 logger.warning("belt_away", queue=queue, jobs=len(jobs), error=repr(error))
-
-
-def _released(row: asyncpg.Record) -> Claim:
-    return Claim(
-        job_id=row["id"],
-        fence=row["fence"],
-        attempt=row["attempt"] + 1,
-        max_attempts=row["max_attempts"],
-        task=row["task"],
-        queue=row["queue"],
-        args=row["args"],
-        traceparent=row["traceparent"],
-        created_at=row["created_at"],
-    )

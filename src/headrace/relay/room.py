@@ -87,7 +87,11 @@ class Room:
         if queue in self._paused:
             return 0
         slots = sum(worker.slots for worker in self._workers if worker.queues is None or queue in worker.queues)
-        return slots + int(self._rates.get(queue, 0.0) * _AHEAD_SECONDS) - in_flight if slots else 0
+        if not slots:
+            return 0
+        ahead = int(self._rates.get(queue, 0.0) * _AHEAD_SECONDS)
+        room = slots + ahead - in_flight
+        return room if in_flight < slots or room >= ahead // 2 else 0  # a belt that is more than half full can wait
 
     async def _refresh(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._workers = [Serving(row["queues"], row["tasks"], row["slots"]) for row in await connection.fetch(_WORKERS)]

@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from headrace.jobs.belt import GROUP, stream_of
+from headrace.jobs.belt import GROUP, released_by, stream_of
 from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim, Key
 from headrace.loops import Stop
@@ -30,19 +30,15 @@ logger = structlog.get_logger(__name__)
 
 _BLOCK_MILLISECONDS = 500
 _MAX_READ = 100
+_SOME = 0.25
+"""The share of slots that is worth a claim of its own while more waits on the belt than can start."""
+_MOMENT_SECONDS = 0.003
 _MAX_SETTLED = 10_000
 _REST_SECONDS = 0.2
 _PATIENCE_SECONDS = 5.0
 """How much longer than it should an answer may take: a store whose machine is gone says nothing for ever."""
 _REDIS_FAULT = (RedisError, OSError)
 """Not only lost connections: a replica that refuses writes, full memory and loading data pass by as well."""
-_DECODER = msgspec.msgpack.Decoder(Claim)
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-def entry_of(released: Claim) -> bytes:
-    """Return the belt's entry for a released job."""
-    return _ENCODER.encode(released)
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -62,7 +58,10 @@ class Belt:
         self._database_url = database_url
         self._worker_id = worker_id
         self._consumer = str(worker_id)
+        self._slots = slots
         self._free = slots
+        self._busy_streams = 0
+        self._more_waits = False
         self._freed = asyncio.Event()
         self._won: asyncio.Queue[Delivery] = asyncio.Queue()
         self._held: set[Key] = set()
@@ -142,12 +141,25 @@ class Belt:
                 self._freed.clear()
                 await self._freed.wait()
                 continue
+            if self._more_waits and self._free < self._slots * _SOME:
+                self._more_waits = False
+                await self._stop.wait(_MOMENT_SECONDS)  # one claim of many costs little more than a claim of one
+                continue
             if not self._unclaimed:
                 self._unclaimed = await self._fetch(min(self._free, _MAX_READ))
             if self._unclaimed and not self._stop.is_set():
                 await self._claim(connection)
+            if len(self._unclaimed) > len(self._queues):
+                await self._give_back(connection)
         if self._unclaimed:
-            await return_queued(connection, [released for _, _, released in self._unclaimed])
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Let go of what was read and cannot start soon: another worker may have a free slot."""
+        surplus, self._unclaimed = self._unclaimed, []
+        await return_queued(connection, [released for _, _, released in surplus])
+        for stream, entry_id, _ in surplus:
+            self._acknowledge_later(stream, entry_id)
 
     async def _claim(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         taken = self._unclaimed[: self._free]
@@ -167,7 +179,7 @@ class Belt:
             return []
         await self._ensure_groups()
         keys = [stream_of(queue) for queue in self._queues]
-        each = max(1, count // len(keys))
+        each = max(1, count // (self._busy_streams or len(keys)))
         try:
             async with asyncio.timeout(_BLOCK_MILLISECONDS / 1000 + _PATIENCE_SECONDS):
                 reply: Any = await command(
@@ -179,13 +191,15 @@ class Belt:
             self._grouped.clear()
             await self._stop.wait(_REST_SECONDS / 10)
             return []
+        self._busy_streams = len(reply or ())
+        self._more_waits = any(len(entries) == each for _, entries in reply or ())
         read = [(key, entry_id, fields) for key, entries in reply or () for entry_id, fields in entries]
         return [entry for entry in map(self._decoded, read) if entry is not None]
 
     def _decoded(self, read: tuple[bytes, bytes, Sequence[bytes] | None]) -> tuple[bytes, bytes, Claim] | None:
         stream, entry_id, fields = read
         try:
-            return stream, entry_id, _DECODER.decode((fields or ())[1])
+            return stream, entry_id, released_by((fields or ())[1])
         except (IndexError, msgspec.DecodeError) as error:
             # Somebody else's entry, or another version's: the job, if it is one, is released again from the record.
             logger.warning("entry_not_readable", stream=stream.decode(), entry=entry_id.decode(), error=str(error))
