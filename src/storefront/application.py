@@ -9,6 +9,7 @@ from __future__ import annotations
 from headrace.application import Application
 from storefront.events import EVENTS
 from storefront.mail import Mailer, open_mailer
+from storefront.printer import Printer, open_printer
 from storefront.reactions.analytics import count_confirmed_orders
 from storefront.reactions.audit import record_act
 from storefront.reactions.confirmation_mail import mail_confirmation, mail_invoiced_order
@@ -27,7 +28,7 @@ application = Application(
         count_confirmed_orders,
         record_act,
     ),
-    providers={Mailer: open_mailer, Warehouse: open_warehouse},
+    providers={Printer: open_printer, Mailer: open_mailer, Warehouse: open_warehouse},
     controllers="storefront.controllers:CONTROLLERS",
     migrations="storefront.migrations",
 )

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pytest
 from pypdf import PdfReader
 
-from storefront.invoice import SELLER, Invoice, InvoiceLine, invoice_number, render
+from storefront.drawing import render
+from storefront.invoice import SELLER, Invoice, InvoiceLine, invoice_number
 
 NOON = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 ORDER = "01939c2e-7f00-7000-8000-0123456789ab"

@@ -8,7 +8,6 @@ Never hold the session open while the PDF is drawn.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from uuid import UUID
 
@@ -26,8 +25,9 @@ from headrace.tasks.contract import task
 from headrace.tasks.run import Run
 from headrace.transaction import Transaction
 from storefront.events import OrderConfirmed, OrderInvoiced
-from storefront.invoice import Invoice, InvoiceLine, invoice_number, render
+from storefront.invoice import Invoice, InvoiceLine, invoice_number
 from storefront.orders import Order, find, order_tag
+from storefront.printer import Printer
 
 _FIND = text("SELECT number, issued_at, pdf FROM storefront_invoices WHERE order_id = :order_id")
 
@@ -69,7 +69,7 @@ async def render_invoice(run: Run, order_id: UUID) -> str:
     if issued:
         return number
     issued_at = now()
-    pdf = await asyncio.to_thread(render, _invoice_of(order, number, issued_at))
+    pdf = await run.get(Printer).print(_invoice_of(order, number, issued_at))
     await _put_on_record(await run.begin(), order_id, IssuedInvoice(number, issued_at, pdf))
     return number
 
