@@ -1,8 +1,8 @@
 """Time and identity: the only two things a process may make up by itself.
 
 Owns `now` (aware UTC) and `new_id` (UUIDv7, RFC 9562 section 5.7: 48 bits of Unix milliseconds, then random bits).
-Ids made by one process within a millisecond are ordered too: the 12 bits of `rand_a` count up (RFC 9562 section 6.2, method 1).
-Never compare times of two machines to decide who owns something: the record's own clock decides that.
+Ids made by one process within a millisecond are ordered too: the 12 bits of `rand_a` count up (RFC 9562 section 6.2,
+method 1). Never compare times of two machines to decide who owns something: the record's own clock decides that.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class IdSource:
             self._counter += 1
             if self._counter == _COUNTER_LIMIT:
                 self._milliseconds, self._counter = self._milliseconds + 1, 0
-        return UUID(int=(self._milliseconds << 80) | (self._counter << 64) | secrets.randbits(62) | _VERSION_AND_VARIANT)
+        return UUID(
+            int=(self._milliseconds << 80) | (self._counter << 64) | secrets.randbits(62) | _VERSION_AND_VARIANT
+        )
 
 
 new_id = IdSource().new

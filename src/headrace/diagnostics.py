@@ -1,6 +1,7 @@
 """The bundled tasks for trying a deployment out.
 
-Owns `diagnostics.echo`, `.sleep`, `.fail` and `.count`, which every Headrace has. They are ordinary tasks on the public API.
+Owns `diagnostics.echo`, `.sleep`, `.fail` and `.count`, which every Headrace has. They are ordinary tasks on the
+public API.
 """
 
 from __future__ import annotations

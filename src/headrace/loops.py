@@ -1,8 +1,8 @@
 """The one way in which a part of Headrace repeats itself.
 
-Owns `repeat`: run a step, pause, run it again, until told to stop. A step that fails is logged once and tried again after a
-backoff with full jitter, so that a store which comes back is not met by everybody at once. Cancellation always passes.
-Never loop over `asyncio.sleep` elsewhere; tests call the step itself.
+Owns `repeat`: run a step, pause, run it again, until told to stop. A step that fails is logged once and tried again
+after a backoff with full jitter, so that a store which comes back is not met by everybody at once. Cancellation
+always passes. Never loop over `asyncio.sleep` elsewhere; tests call the step itself.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     def backoff_seconds(self, failures: int) -> float:
         """Return a random pause after that many failures in a row (full jitter, AWS Architecture Blog 2015)."""
-        bound = min(self.last_backoff_seconds, self.first_backoff_seconds * 2**min(failures, 16))
+        bound = min(self.last_backoff_seconds, self.first_backoff_seconds * 2 ** min(failures, 16))
         return random.uniform(self.first_backoff_seconds / 2, bound)  # noqa: S311 - jitter, not a secret
 
 

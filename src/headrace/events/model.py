@@ -1,8 +1,8 @@
 """An event on its way: the value that the record, the belt and the handlers share.
 
-Owns `RecordedEvent`, its place on a lane, and its form on the belt (a msgpack array, data as the JSON text on record) and
-to the outside (CloudEvents 1.0, https://github.com/cloudevents/spec, JSON format).
-Never rewrite `traceparent` on the way: it names where the event was created.
+Owns `RecordedEvent`, its place on a lane, and its form on the belt (a msgpack array, data as the JSON text on
+record) and to the outside (CloudEvents 1.0, https://github.com/cloudevents/spec, JSON format). Never rewrite
+`traceparent` on the way: it names where the event was created.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ Never change the meaning of a published type: give it a new version.
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class EventType:
     type: str
     version: int
     subject: str | None
-    data_type: type[msgspec.Struct]
+    data_type: builtins.type[msgspec.Struct]
     description: str
 
     @property
@@ -84,6 +85,6 @@ def event_type_of(data_type: type[Any]) -> EventType:
     """
     found = getattr(data_type, _ATTRIBUTE, None)
     if not isinstance(found, EventType):
-        message = f"{data_type.__qualname__} is not an event: declare it with @event(\"context.thing.happened\")"
+        message = f'{data_type.__qualname__} is not an event: declare it with @event("context.thing.happened")'
         raise ConfigurationError(message)
     return found

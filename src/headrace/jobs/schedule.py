@@ -1,7 +1,7 @@
 """A schedule as code declares it: which call is made when.
 
-Owns the value `Schedule` and the meaning of its policies. The clock (`headrace.cron`) copies code-defined schedules into
-the record and fires them from there; nothing here looks at the time.
+Owns the value `Schedule` and the meaning of its policies. The clock (`headrace.cron`) copies code-defined schedules
+into the record and fires them from there; nothing here looks at the time.
 """
 
 from __future__ import annotations
