@@ -146,8 +146,10 @@ async def relaying(settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def working(road: Road, settings: Settings | None = None) -> AsyncIterator[RecordBroker]:
-    """Run a worker under Taskiq's own receiver for the block."""
+async def working(
+    road: Road, settings: Settings | None = None, *, at_once: int | None = None
+) -> AsyncIterator[RecordBroker]:
+    """Run a worker under Taskiq's own receiver for the block, which starts `at_once` jobs of those it has won."""
     chosen = settings or road.settings
     bound = {name: task.broker for name, task in road.registry.tasks.items()}
     broker = build_broker(chosen, road.registry)
@@ -155,7 +157,7 @@ async def working(road: Road, settings: Settings | None = None) -> AsyncIterator
         task.broker = bound[name]  # the test sends through its own broker, as an API process does
     broker.is_worker_process = True
     finish = asyncio.Event()
-    receiver = Receiver(broker, max_async_tasks=chosen.worker_concurrency)
+    receiver = Receiver(broker, max_async_tasks=at_once or chosen.worker_concurrency)
     listening = asyncio.create_task(receiver.listen(finish))
     try:
         await _registered(road, broker, listening)

@@ -31,7 +31,7 @@ _RENEW = """
     WITH before AS (SELECT expires_at FROM processes WHERE id = $1)
     INSERT INTO processes (id, role, host, pid, queues, tasks, slots, expires_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, now() + make_interval(secs => $8))
-    ON CONFLICT (id) DO UPDATE SET seen_at = now(), expires_at = excluded.expires_at
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), expires_at = excluded.expires_at, slots = excluded.slots
     RETURNING (SELECT expires_at >= now() FROM before)
 """
 _LEAVE = "DELETE FROM processes WHERE id = $1"
@@ -60,12 +60,17 @@ class Presence:
         self._ended = threading.Event()
         self._tried = threading.Event()
         self._held = False
+        self._slots = identity.slots
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     async def start(self) -> None:
         """Start renewing; returns when the process is registered or its first try has failed."""
         self._thread.start()
         await asyncio.to_thread(self._tried.wait, self.identity.lease_seconds)
+
+    def retire(self) -> None:
+        """Say with the next renewal that this process takes nothing more."""
+        self._slots = 0
 
     async def stop(self) -> None:
         """Stop renewing and take the row away, so that others need not wait for the lease to run out."""
@@ -107,7 +112,7 @@ class Presence:
             os.getpid(),
             me.queues,
             me.tasks,
-            me.slots,
+            self._slots,
             limit,
             timeout=limit,
         )

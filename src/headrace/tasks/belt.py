@@ -68,6 +68,7 @@ class Belt:
         self._unclaimed: list[tuple[bytes, bytes, Claim]] = []
         self._settled: list[tuple[bytes, bytes]] = []
         self._to_acknowledge = asyncio.Event()
+        self._closing = False
         self._queues: list[str] = []
         self._grouped: set[str] = set()
         self._stop = Stop()
@@ -96,6 +97,11 @@ class Belt:
         self._stop.set()
         self._freed.set()
 
+    def finish(self) -> None:
+        """Acknowledge nothing more, but for what `close` sends at last."""
+        self._closing = True
+        self._to_acknowledge.set()
+
     def unstarted(self) -> list[Claim]:
         """Take away the claims that were won and not fetched with `next`."""
         return [self._won.get_nowait().claim for _ in range(self._won.qsize())]
@@ -113,7 +119,7 @@ class Belt:
 
     async def acknowledge(self) -> None:
         """Acknowledge settled entries, many in one round trip, until cancelled."""
-        while True:
+        while not self._closing:  # redis-py may swallow the cancellation
             await self._to_acknowledge.wait()
             self._to_acknowledge.clear()
             settled, self._settled = self._settled, []
@@ -127,6 +133,7 @@ class Belt:
 
     async def close(self) -> None:
         """Send the last acknowledgements and close the connections."""
+        self.finish()
         try:
             if self._settled:
                 await self._remove(self._settled)

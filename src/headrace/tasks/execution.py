@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from headrace.clock import now
-from headrace.database.away import is_away
+from headrace.database.away import is_record_away
 from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.errors import FencedError, UnavailableError
@@ -40,7 +40,12 @@ logger = structlog.get_logger(__name__)
 
 _RAISED = (Exception, asyncio.CancelledError, SystemExit, BaseExceptionGroup)
 """What a task may raise. A KeyboardInterrupt is the operator's, and passes."""
-_OF_THE_RECORD = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 
 class Interruption(Enum):
@@ -159,9 +164,4 @@ def _failed(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool
         within = RuntimeError("the task was cancelled from within")
         within.__cause__ = error
         return failed(claim, within, retry)
-    return failed(claim, error, retry, timed_out=timed_out, not_its_fault=_is_of_the_record(error))
-
-
-def _is_of_the_record(error: BaseException) -> bool:
-    """Tell whether PostgreSQL went away under the attempt. Of a commit nobody then knows; the fence does."""
-    return isinstance(error, UnavailableError) or (isinstance(error, _OF_THE_RECORD) and is_away(error))
+    return failed(claim, error, retry, timed_out=timed_out, not_its_fault=is_record_away(error))

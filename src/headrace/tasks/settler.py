@@ -15,6 +15,7 @@ from collections import deque
 import asyncpg
 import structlog
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.database.states import JobState
 from headrace.jobs.model import Failure, Key, Outcome
 from headrace.jobs.settle import settle
@@ -69,7 +70,7 @@ class Settler:
                     await self._record_batches(connection)
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 logger.warning("settling_waits", error=repr(error), waiting=len(self._waiting))
                 await asyncio.sleep(_REST_SECONDS)
 

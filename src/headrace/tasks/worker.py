@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -73,6 +73,7 @@ class Worker:
             slots=settings.worker_concurrency,
         )
         self.settler = Settler(settings.database_url)
+        self._presence = Presence(settings.database_url, self.identity)
         self.belt: Belt
         self.execution: Execution
 
@@ -93,9 +94,8 @@ class Worker:
         self._stack.push_async_callback(self.belt.close)
         await register_queues(record.engine, self._chosen or {task.policy.queue for task in self._tasks.values()})
         await self._serve_queues(record)
-        presence = Presence(self._settings.database_url, self.identity)
-        self._stack.push_async_callback(presence.stop)
-        await presence.start()
+        self._stack.push_async_callback(self._presence.stop)
+        await self._presence.start()
         self._run_parts(record)
         logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
         return record
@@ -122,6 +122,7 @@ class Worker:
     def quiet(self) -> None:
         """Claim nothing more; what runs goes on."""
         self.belt.stop()
+        self._presence.retire()
         self._stop.set()
 
     async def stop(self) -> None:
@@ -131,13 +132,16 @@ class Worker:
                 self.quiet()
                 await self._hand_back()
         finally:
+            await self._end_parts()
+            await self._stack.aclose()
+
+    async def _end_parts(self) -> None:
+        if self._parts:
+            self.belt.finish()
             for part in self._parts:
                 part.cancel()
-            for part in self._parts:
-                with suppress(asyncio.CancelledError):
-                    await part
+            await asyncio.wait(self._parts, timeout=_GRACE_SECONDS)
             self._parts.clear()
-            await self._stack.aclose()
 
     async def _hand_back(self) -> None:
         await next(part for part in self._parts if part.get_name() == "read")  # it may win one batch more
