@@ -138,7 +138,15 @@ def _environment(given: Mapping[str, str], whereabouts: Whereabouts, chosen: Map
 
 def _processes(settings: Settings, environment: Mapping[str, str]) -> tuple[Program, ...]:
     tasks_at_once = str(settings.worker_concurrency)
-    worker = ("taskiq", "worker", "workers.tasks:broker", "--workers", "1", "--max-async-tasks", tasks_at_once)
+    worker = (
+        "headrace.stack.worker",
+        "worker",
+        "workers.tasks:broker",
+        "--workers",
+        "1",
+        "--max-async-tasks",
+        tasks_at_once,
+    )
     table = {
         "api": ("headrace.cli", "api"),
         "relay": ("headrace.cli", "relay"),

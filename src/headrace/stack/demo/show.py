@@ -161,12 +161,12 @@ async def _check_effects(stage: Stage, order: Order) -> None:
 
 
 async def _check_trace(stage: Stage, trace_id: str) -> list[Span]:
-    """Wait until no further span of the journey arrives, and check that every process that had a part in it is there."""
+    """Wait until no further span of the journey arrives, and check that every process with a part in it is there."""
     until = time.monotonic() + _SPANS_SECONDS
     spans: list[Span] = []
     while time.monotonic() < until:
         before, spans = len(spans), await stage.client.spans_of(trace_id)
-        if before == len(spans) > 0 and _SERVICES <= {span.service for span in spans}:
+        if before == len(spans) > 0 and {span.service for span in spans} >= _SERVICES:
             break
         await asyncio.sleep(_EXPORT_SECONDS)
     services = {span.service for span in spans}
