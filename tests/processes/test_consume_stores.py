@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.database import migrate
 from headrace.database.record import Record, open_record
+from headrace.errors import UnavailableError
 from headrace.settings import Settings
 from headrace.stack import postgres, readiness, redis
 from headrace.stack.ports import free_port
@@ -138,7 +139,7 @@ async def _publishes(record: Record, settings: Settings, number: int) -> bool:
     """Publish one event as soon as the record takes it; an attempt whose fate is unknown is asked after."""
     try:
         await publish(record, [Thing("a", number)])
-    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (OSError, UnavailableError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError):
         driver = await asyncpg.connect(settings.database_url)
         known = await driver.fetchval("SELECT count(*) FROM event_log WHERE (data ->> 'number')::int = $1", number)
         await driver.close()

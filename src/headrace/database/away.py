@@ -16,18 +16,30 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from headrace.errors import UnavailableError
 
+DRIVER_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg's own connection raises; the last one where PostgreSQL closes it at the moment of a statement."""
+
 # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
 _AWAY: Final = ("08", "53", "57P", "58", "40001", "40P01", "25006", "28", "3D000")
-_OF_THE_RECORD: Final = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_OF_THE_RECORD: Final = (
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_AWAY_ERRORS: Final = (ConnectionError, TimeoutError, socket.gaierror, PoolTimeoutError, asyncpg.InterfaceError)
 _REFUSED_TEXT: Final = frozenset({"22021", "22P05"})
 
 
 def is_away(error: BaseException) -> bool:
     """Tell whether the same request may succeed soon."""
-    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, PoolTimeoutError, asyncpg.InterfaceError)):
+    if isinstance(error, _AWAY_ERRORS):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
+    if isinstance(_driver_error(error), asyncpg.InternalClientError):
+        return True  # so asyncpg says that it met a connection which PostgreSQL was closing
     return _sqlstate(error).startswith(_AWAY)
 
 
@@ -39,6 +51,11 @@ def is_record_away(error: BaseException) -> bool:
 def refused_text(error: BaseException) -> bool:
     """Tell whether PostgreSQL refused a text that it cannot store."""
     return _sqlstate(error) in _REFUSED_TEXT
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """Return what asyncpg raised, below what SQLAlchemy made of it."""
+    return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
 def _sqlstate(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import UnavailableError
 
 
@@ -27,7 +28,7 @@ async def borrowed(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[asyn
             raise ConnectionError(message)
         try:
             yield driver
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DRIVER_ERRORS:
             await connection.invalidate()
             raise
 

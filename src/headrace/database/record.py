@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 
@@ -37,7 +38,7 @@ class Bell(StrEnum):
 
 
 class Wakeup:
-    """Rings bells over a connection of its own, each at once and then at most every 10 ms, after the caller's commit."""
+    """Rings bells over a connection of its own, each at once, then every 10 ms at most, after the caller's commit."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
@@ -58,7 +59,7 @@ class Wakeup:
                     await self._carry(connection)
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 logger.debug("wakeup_lost", error=repr(error))
                 await asyncio.sleep(_REST_SECONDS)
 

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
 
-import asyncpg
 import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from headrace.database.away import is_record_away
+from headrace.database.away import DRIVER_ERRORS, is_record_away
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
 from headrace.errors import UnavailableError
@@ -42,7 +41,7 @@ logger = structlog.get_logger(__name__)
 ROOM = 1000
 """How many events of a lane may be in flight: what waits behind one slow key is bounded by it."""
 
-_UNRECORDED = (OSError, UnavailableError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_UNRECORDED = (UnavailableError, SQLAlchemyError, *DRIVER_ERRORS)
 _PACE = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=2.0)
 
 

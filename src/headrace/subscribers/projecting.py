@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import asyncpg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
 from headrace.errors import FencedError, UnavailableError
@@ -122,7 +122,7 @@ class Projecting:
 
     async def _wait(self, lane: Lane, error: Exception, failures: int) -> None:
         logger.warning("projection_waits", subscription=self._subscription.name, lane=lane.number, error=repr(error))
-        with suppress(OSError, UnavailableError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with suppress(UnavailableError, SQLAlchemyError, *DRIVER_ERRORS):
             async with borrowed(self._record.engine) as connection:
                 await mark_failing(connection, self._subscription.name, lane.number, error=repr(error))
         await Stop().wait(_PACE.backoff_seconds(failures))

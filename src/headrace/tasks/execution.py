@@ -14,17 +14,14 @@ from contextlib import AsyncExitStack, suppress
 from enum import Enum, auto
 from typing import Any
 
-import asyncpg
 import msgspec
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from headrace.clock import now
 from headrace.database.away import is_record_away
 from headrace.database.record import Record
 from headrace.database.states import JobState
-from headrace.errors import FencedError, UnavailableError
+from headrace.errors import FencedError
 from headrace.jobs.model import Claim, Key, Outcome
 from headrace.jobs.retry import Retry
 from headrace.jobs.settle import settle_within
@@ -40,12 +37,6 @@ logger = structlog.get_logger(__name__)
 
 _RAISED = (Exception, asyncio.CancelledError, SystemExit, BaseExceptionGroup)
 """What a task may raise. A KeyboardInterrupt is the operator's, and passes."""
-    DBAPIError,
-    PoolTimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
 
 
 class Interruption(Enum):
