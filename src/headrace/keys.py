@@ -1,9 +1,9 @@
 """API keys: who may do what.
 
-Owns the rows of `api_keys` and the form of a key, `hr_<prefix>_<secret>`. Of the secret, 256 random bits, only a SHA-256
-is stored, so a stolen record opens nothing; it is shown once, when the key is made. A key grants scopes, may expire, and
-is revoked at once. Scopes are `<resource>:read` and `<resource>:write` with the resource's name in the path (`jobs`,
-`events`, `orders`), `*:read`, `*:write`, or `*` for everything; one does not include the other.
+Owns the rows of `api_keys` and the form of a key, `hr_<prefix>_<secret>`. Of the secret, 256 random bits, only a
+SHA-256 is stored, so a stolen record opens nothing; it is shown once, when the key is made. A key grants scopes,
+may expire, and is revoked at once. Scopes are `<resource>:read` and `<resource>:write` with the resource's name in
+the path (`jobs`, `events`, `orders`), `*:read`, `*:write`, or `*` for everything; one does not include the other.
 Never log a key, and never store one.
 """
 

@@ -1,7 +1,7 @@
 """Answers: JSON on its way out without a detour, and a request's headers read without parsing them all.
 
-Owns `json_answer`, which the routes that are called most use: it encodes by msgspec and becomes the two ASGI messages at
-once. Litestar's own way costs about as much as validating the request does.
+Owns `json_answer`, which the routes that are called most use: it encodes by msgspec and becomes the two ASGI
+messages at once. Litestar's own way costs about as much as validating the request does.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ class JsonAnswer(Response[Any]):
         self.encoding = "utf-8"
         self.response_type_encoders = {}
 
-    def to_asgi_response(  # type: ignore[override]  # of Litestar's options none changes an answer that is complete
-        self, app: object, request: Request[Any, Any, Any], **_options: Any
-    ) -> ASGIResponse:
-        """Return the ASGI application that sends it."""
+    def to_asgi_response(self, app: object, request: Request[Any, Any, Any], **_options: object) -> ASGIResponse:
+        """Return the ASGI application that sends it; no option of Litestar changes an answer that is complete."""
         del app, request
         return _Sent(self.status_code or 200, self.headers, self.content)
 

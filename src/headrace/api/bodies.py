@@ -18,8 +18,8 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
 
-from headrace.api.auth import Principal
 from headrace.errors import FieldError, InvalidInputError
+from headrace.keys import Principal
 
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MEMBER: Final = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)

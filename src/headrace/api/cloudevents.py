@@ -1,14 +1,15 @@
 """CloudEvents 1.0 over HTTP, JSON format: one event or a batch, in and out.
 
-Owns the reading of a body by its content type, with the field that is wrong named, in a batch by its place; and the form
-in which an event is shown. Extension attributes are lower-case letters and digits with a string, a number or a boolean.
+Owns the reading of a body by its content type, with the field that is wrong named, in a batch by its place; and the
+form in which an event is shown. Extension attributes are lower-case letters and digits with a string, a number or a
+boolean.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, NoReturn
 
 import msgspec
 from litestar.exceptions import ClientException
@@ -40,7 +41,7 @@ def events_of(body: bytes, content_type: str, declared: Mapping[str, EventType])
     if content_type == BATCH:
         members = decode(body, list[dict[str, msgspec.Raw]])
         if not 0 < len(members) <= MOST_EVENTS:
-            raise _refused("", f"a batch has 1 to {MOST_EVENTS} events")
+            _refuse("", f"a batch has 1 to {MOST_EVENTS} events")
         return [_event_of(member, declared, str(place)) for place, member in enumerate(members)]
     if content_type not in {SINGLE, "application/json"}:
         message = f"send {SINGLE} or {BATCH}"
@@ -56,7 +57,7 @@ def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType],
     attributes: Attributes = decode(msgspec.json.encode(named), Attributes, at=at)
     event_type = declared.get(attributes.type)
     if event_type is None:
-        raise _refused(_within(at, "type"), f"no application declares the event type {attributes.type}")
+        _refuse(_within(at, "type"), f"no application declares the event type {attributes.type}")
     extensions = {name: value for name, value in member.items() if name not in _NAMED}
     _check_extensions(extensions, at)
     data = decode(bytes(attributes.data), event_type.data_type, at=_within(at, "data"))
@@ -70,7 +71,7 @@ def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType],
 def _check_extensions(extensions: Mapping[str, msgspec.Raw], at: str) -> None:
     for name, value in extensions.items():
         if name in _RESERVED or not _EXTENSION.fullmatch(name):
-            raise _refused(_within(at, name), "an extension is named by up to 20 lower-case letters and digits")
+            _refuse(_within(at, name), "an extension is named by up to 20 lower-case letters and digits")
         decode(bytes(value), str | int | float | bool, at=_within(at, name))
 
 
@@ -78,5 +79,6 @@ def _within(at: str, field: str) -> str:
     return f"{at}.{field}".strip(".")
 
 
-def _refused(field: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{field}: {message}" if field else message, (FieldError(field, message),))
+def _refuse(field: str, message: str) -> NoReturn:
+    text = f"{field}: {message}" if field else message
+    raise InvalidInputError(text, (FieldError(field, message),))

@@ -22,7 +22,8 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding
 h1,h2{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #d7dee6}
 summary{cursor:pointer;padding:.4rem 0}code,pre{font:14px/1.45 ui-monospace,monospace}
 pre{background:#f3f6f9;padding:.8rem;overflow:auto;border-radius:4px}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}.method{display:inline-block;min-width:4.5rem;font-weight:700}
+td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
+.method{display:inline-block;min-width:4.5rem;font-weight:700}
 @media(prefers-color-scheme:dark){body{color:#dfe7ee;background:#12181f}pre{background:#1c2530}h2{border-color:#33404d}a{color:#8cbfff}}
 """
 

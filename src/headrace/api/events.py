@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from sqlalchemy import text
 
 from headrace.api.cloudevents import events_of
@@ -31,7 +31,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 _BY_PRODUCER = text("SELECT id FROM event_log WHERE source_id = :source_id ORDER BY id LIMIT 1")
 _FIRST_YEAR = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR = datetime(9999, 1, 1, tzinfo=UTC)
-_TypePattern = Annotated[str | None, Parameter(query="type", description="a type, or a pattern such as `orders.*`")]
+_TypePattern = Annotated[str | None, QueryParameter(name="type", description="a type, or a pattern such as `orders.*`")]
 
 
 class EventIds(msgspec.Struct, frozen=True):

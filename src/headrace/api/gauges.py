@@ -1,7 +1,8 @@
 """The gauges of `/metrics`, read from the record at the moment of a scrape.
 
 Owns the queries behind them. All are bounded by partial indexes or small tables, because a scrape comes every few
-seconds. While PostgreSQL is away the gauges keep their last values, and the counters of this process are still served.
+seconds. While PostgreSQL is away the gauges keep their last values, and the counters of this process are still
+served.
 """
 
 from __future__ import annotations
@@ -55,8 +56,6 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     metrics.outbox.set(waiting.events)
     age = (now() - time_of(waiting.oldest)).total_seconds() if waiting.oldest else 0.0
     metrics.outbox_age_seconds.set(max(0.0, age))
-    lags = {(row.name,): row.lag for row in await connection.execute(_LAG)}
-    replace(metrics.subscription_lag, lags)
-    dead = {(row.subscription,): row.dead for row in await connection.execute(_DEAD)}
-    replace(metrics.dead_deliveries, dead)
-    replace(metrics.processes, {(row.role,): row.alive for row in await connection.execute(_PROCESSES)})
+    labelled = ((metrics.subscription_lag, _LAG), (metrics.dead_deliveries, _DEAD), (metrics.processes, _PROCESSES))
+    for gauge, query in labelled:
+        replace(gauge, {(str(name),): float(value) for name, value in await connection.execute(query)})

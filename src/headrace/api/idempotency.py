@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from litestar import Request, Response
@@ -100,13 +100,13 @@ async def _first_answer(tx: Transaction, place: Mapping[str, str], request_hash:
     if row is None:
         return None
     if row.request_hash != request_hash:
-        raise _refused("this key was used for another request: use a new one")
+        _refuse("this key was used for another request: use a new one")
     return encoded_answer(row.body, status=row.status, headers={**row.headers, REPLAY: "true"})
 
 
 def _checked(key: str) -> str:
     if not 0 < len(key) <= _LONGEST or not key.isprintable():
-        raise _refused(f"a key has 1 to {_LONGEST} printable characters")
+        _refuse(f"a key has 1 to {_LONGEST} printable characters")
     return key
 
 
@@ -115,5 +115,5 @@ async def _hash_of(request: Request[Any, Any, Any]) -> bytes:
     return hashlib.sha256(line + await request.body()).digest()
 
 
-def _refused(message: str) -> InvalidInputError:
-    return InvalidInputError(message, (FieldError(HEADER, message),))
+def _refuse(message: str) -> NoReturn:
+    raise InvalidInputError(message, (FieldError(HEADER, message),))

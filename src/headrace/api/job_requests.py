@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
+from types import GenericAlias
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -53,12 +54,7 @@ class JobRequests:
         members = [_request_type(task) for _, task in sorted(tasks.items())]
         self.one: Any = reduce(or_, members)
         """The type of one request: a union of one Struct for each task."""
-        self.many = msgspec.defstruct(
-            "JobRequests",
-            [("jobs", Annotated[list[self.one], msgspec.Meta(min_length=1, max_length=MOST_JOBS)])],
-            frozen=True,
-            forbid_unknown_fields=True,
-        )
+        self.many: Any = _batch_type(self.one)
         """The type of a batch."""
 
     def call_of(self, request: JobRequest, *, at: str = "") -> Call:
@@ -92,6 +88,11 @@ def _request_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - a type made at
         kw_only=True,
         forbid_unknown_fields=True,
     )
+
+
+def _batch_type(one: Any) -> Any:  # noqa: ANN401 - types made at run time
+    jobs: Any = Annotated[GenericAlias(list, (one,)), msgspec.Meta(min_length=1, max_length=MOST_JOBS)]
+    return msgspec.defstruct("JobRequests", [("jobs", jobs)], frozen=True, forbid_unknown_fields=True)
 
 
 def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:

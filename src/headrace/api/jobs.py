@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, Router, get, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from headrace.api.answers import header_of, json_answer
 from headrace.api.door import Door, door_of
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 BATCH_BYTES = 16 * 1024 * 1024
 _JSON_NULL = msgspec.Raw(b"null")
 _WaitSeconds = Annotated[
-    float, Parameter(ge=0, le=60, description="how long to wait for the job's end before answering")
+    float, QueryParameter(ge=0, le=60, description="how long to wait for the job's end before answering")
 ]
-_StateFilter = Annotated[JobState | None, Parameter(query="state")]
+_StateFilter = Annotated[JobState | None, QueryParameter(name="state")]
 
 
 class JobIds(msgspec.Struct, frozen=True):

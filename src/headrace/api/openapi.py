@@ -1,8 +1,8 @@
 """What the API says of itself: OpenAPI 3.1.
 
-Owns what Litestar cannot know: that every operation may answer with a problem, that a key is needed, and which field
-tells the members of a union apart, so that a generated client has a typed call for each task. Made once, when first asked
-for. Never write by hand here what a handler's own types say.
+Owns what Litestar cannot know: that every operation may answer with a problem, that a key is needed, and which
+field tells the members of a union apart, so that a generated client has a typed call for each task. Made once, when
+first asked for. Never write by hand here what a handler's own types say.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _DESCRIPTION: Final = """\
 Everything that must happen after a request was answered: jobs, events and schedules.
 
 A 2xx answer means that it is on record and will happen. Every answer carries `Trace-Id`. A POST that creates takes an
-`Idempotency-Key`: the same key and body within 24 hours get the first answer again. Errors are `application/problem+json`
-(RFC 9457)."""
+`Idempotency-Key`: the same key and body within 24 hours get the first answer again. Errors are
+`application/problem+json` (RFC 9457)."""
 
 
 class AnyJson(OpenAPISchemaPlugin):

@@ -14,14 +14,14 @@ from typing import Annotated, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from headrace.errors import FieldError, InvalidInputError
 
 T = TypeVar("T")
 
-Limit = Annotated[int, Parameter(ge=1, le=200, description="how many items to answer with")]
-Cursor = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
+Limit = Annotated[int, QueryParameter(ge=1, le=200, description="how many items to answer with")]
+Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 DEFAULT_LIMIT = 50
 
 

@@ -59,6 +59,11 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
 
 def verdict_on(error: Exception, request: Request[Any, Any, Any]) -> Verdict:
     """Decide what a failure means."""
+    known = _of_ours(error) or _of_litestar(error, request) or _of_the_store(error, request)
+    return known or Verdict(500, "this is a fault of Headrace; the trace id leads to its record")
+
+
+def _of_ours(error: Exception) -> Verdict | None:
     match error:
         case InvalidInputError():
             return Verdict(422, str(error), error.errors)
@@ -68,18 +73,26 @@ def verdict_on(error: Exception, request: Request[Any, Any, Any]) -> Verdict:
             return Verdict(409, str(error))
         case UnavailableError():
             return _away(str(error), error.retry_after_seconds)
+    return None
+
+
+def _of_litestar(error: Exception, request: Request[Any, Any, Any]) -> Verdict | None:
+    match error:
         case ValidationException():
             return _wrong_values(error, request)
         case HTTPException() if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             return Verdict(error.status_code, error.detail, headers=error.headers or {})
         case RecursionError():
             return Verdict(400, "the JSON is nested too deeply")
-        case _ if is_away(error):
-            return _away("PostgreSQL does not answer at present", _RETRY_AFTER_SECONDS)
-        case _ if refused_text(error):
-            return Verdict(422, "a text holds the character NUL, which cannot be stored", tuple(_nul_in(request)))
-        case _:
-            return Verdict(500, "this is a fault of Headrace; the trace id leads to its record")
+    return None
+
+
+def _of_the_store(error: Exception, request: Request[Any, Any, Any]) -> Verdict | None:
+    if is_away(error):
+        return _away("PostgreSQL does not answer at present", _RETRY_AFTER_SECONDS)
+    if refused_text(error):
+        return Verdict(422, "a text holds the character NUL, which cannot be stored", tuple(_nul_in(request)))
+    return None
 
 
 def _away(detail: str, retry_after_seconds: int) -> Verdict:
@@ -108,7 +121,7 @@ def _wrong_values(error: ValidationException, request: Request[Any, Any, Any]) -
     for one in found:
         name = str(one.get("key", ""))
         definition = parameters[name].kwarg_definition if name in parameters else None
-        errors.append(FieldError(getattr(definition, "query", None) or name, _plain(str(one.get("message", "")))))
+        errors.append(FieldError(getattr(definition, "name", None) or name, _plain(str(one.get("message", "")))))
     return Verdict(422, "; ".join(f"{one.field}: {one.message}" for one in errors) or error.detail, tuple(errors))
 
 

@@ -51,4 +51,3 @@ class Traced:
                 routed(span, method, route)
             answered_by_us(span, status)
         self._metrics.observe_request(method, route, status=status, seconds=time.perf_counter() - began)
-

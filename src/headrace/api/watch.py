@@ -1,8 +1,8 @@
 """Is everything alive? What an operator, a load balancer and `headrace up` ask.
 
-Owns the look at the whole system: PostgreSQL, Redis, the leading relay, and a process of every role. What is missing is
-named together with since when: as the record tells it, or else since this process has noticed, which looks every second.
-Never make the acceptance of work depend on this: accepting needs PostgreSQL alone.
+Owns the look at the whole system: PostgreSQL, Redis, the leading relay, and a process of every role. What is
+missing is named together with since when: as the record tells it, or else since this process has noticed, which
+looks every second. Never make the acceptance of work depend on this: accepting needs PostgreSQL alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Events from outside enter the log here, as CloudEvents 1.0 (https://github.com/cloudevents/spec, JSON format).
 
 Owns the way from a CloudEvent to a `NewEvent`: the type must be declared, the data must fit it, the subject is the
-ordering key, extension attributes are kept. The same `source` and `id` twice is one event, however often and wherever it
-is sent: a ledger of the producers' ids decides, in the transaction that appends the event.
-Never trust a producer's id to be unique over all producers.
+ordering key, extension attributes are kept. The same `source` and `id` twice is one event, however often and
+wherever it is sent: a ledger of the producers' ids decides, in the transaction that appends the event. Never trust
+a producer's id to be unique over all producers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 from uuid import UUID
 
 import msgspec
@@ -71,10 +71,10 @@ def event_of(
 
     """
     if attributes.time is not None and not _EARLIEST <= attributes.time <= _LATEST:
-        raise _refused("time", "this must lie between the years 1970 and 9999")
+        _refuse("time", "this must lie between the years 1970 and 9999")
     encoded = msgspec.json.encode(data)
     if len(encoded) > MAX_DATA_BYTES:
-        raise _refused("data", f"these take more than {MAX_DATA_BYTES} bytes: pass a reference")
+        _refuse("data", f"these take more than {MAX_DATA_BYTES} bytes: pass a reference")
     kept = dict(extensions) | ({"dataschema": attributes.dataschema} if attributes.dataschema else {})
     return NewEvent(
         id=_record_id(attributes.id),
@@ -134,5 +134,6 @@ def _key(event: NewEvent) -> tuple[str, str]:
     return event.source, event.source_id
 
 
-def _refused(field: str, message: str) -> InvalidInputError:
-    return InvalidInputError(f"{field}: {message}", (FieldError(field, message),))
+def _refuse(field: str, message: str) -> NoReturn:
+    text = f"{field}: {message}"
+    raise InvalidInputError(text, (FieldError(field, message),))

@@ -1,8 +1,8 @@
 """An operator stops a job.
 
-Owns the request to cancel: a job that has not started never runs, in the same statement that reads its state; a running
-one is marked, and its worker, which looks at its marks every second, cancels the coroutine. A finished job stays as it is.
-Never cancel by looking first: the state may have changed by the time of the write.
+Owns the request to cancel: a job that has not started never runs, in the same statement that reads its state; a
+running one is marked, and its worker, which looks at its marks every second, cancels the coroutine. A finished job
+stays as it is. Never cancel by looking first: the state may have changed by the time of the write.
 """
 
 from __future__ import annotations

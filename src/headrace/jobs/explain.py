@@ -1,8 +1,8 @@
 """Why a job is not running, as of this moment.
 
-Owns the answer: the codes that hold now, each with a sentence for a person, and how many jobs go before this one. All is
-read in one statement, so the reasons fit together. An empty list means that nothing is in the way.
-Never guess: a code appears only where the record shows its cause.
+Owns the answer: the codes that hold now, each with a sentence for a person, and how many jobs go before this one.
+All is read in one statement, so the reasons fit together. An empty list means that nothing is in the way. Never
+guess: a code appears only where the record shows its cause.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An operator gives a stopped job another chance.
 
-Owns the way from `dead`, `cancelled` or `expired` back to `pending`. Attempts count on, and their errors stay on record;
-`max_attempts` is raised by as many as the task declares, though never by more than the job was given before.
-A job whose unique key is held by another one by now cannot come back.
+Owns the way from `dead`, `cancelled` or `expired` back to `pending`. Attempts count on, and their errors stay on
+record; `max_attempts` is raised by as many as the task declares, though never by more than the job was given
+before. A job whose unique key is held by another one by now cannot come back.
 """
 
 from __future__ import annotations

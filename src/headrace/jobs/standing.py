@@ -1,8 +1,8 @@
 """How the queues stand: what waits in each, since when, and who serves it.
 
-Owns the counts that the API and the metrics show. Unfinished and stopped jobs are counted exactly, from partial indexes;
-succeeded ones, which no index holds, as far as they were created within the last hour: their number on record is that of
-the retention, and says nothing about how a queue stands.
+Owns the counts that the API and the metrics show. Unfinished and stopped jobs are counted exactly, from partial
+indexes; succeeded ones, which no index holds, as far as they were created within the last hour: their number on
+record is that of the retention, and says nothing about how a queue stands.
 """
 
 from __future__ import annotations
