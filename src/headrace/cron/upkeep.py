@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import text
 
 from headrace.clock import now
+from headrace.database.batches import delete_in_batches
 from headrace.database.partitions import ensure_partitions
 from headrace.database.record import Record
 from headrace.events.prune import prune_events
@@ -24,31 +25,18 @@ from headrace.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
-BATCH: Final = 1000
-
 _PARTITIONS_LOCK: Final = 0x64617973  # "days": one process makes partitions at a time
 
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:lock)")
 
-_OLD_KEYS: Final = """
-    DELETE FROM idempotency_keys WHERE ctid IN (
-        SELECT ctid FROM idempotency_keys WHERE created_at < now() - interval '24 hours'
-        LIMIT :batch FOR UPDATE SKIP LOCKED)
-"""
+_OLD_KEY: Final = "r.created_at < now() - interval '24 hours'"
+_DEAD_PROCESS: Final = "r.expires_at < now() - interval '1 day'"
 
 # The last fire of each schedule stays: the overlap policy asks for its job.
-_OLD_RUNS: Final = """
-    DELETE FROM schedule_runs WHERE ctid IN (
-        SELECT r.ctid FROM schedule_runs r
-        WHERE r.due_at < now() - make_interval(days => :days)
-          AND EXISTS (SELECT FROM schedule_runs l
-                      WHERE l.schedule = r.schedule AND l.due_at > r.due_at AND l.job_id IS NOT NULL)
-        LIMIT :batch FOR UPDATE OF r SKIP LOCKED)
-"""
-
-_DEAD_PROCESSES: Final = """
-    DELETE FROM processes WHERE ctid IN (
-        SELECT ctid FROM processes WHERE expires_at < now() - interval '1 day' LIMIT :batch FOR UPDATE SKIP LOCKED)
+_OLD_RUN: Final = """
+    r.due_at < now() - make_interval(days => :days)
+    AND EXISTS (SELECT FROM schedule_runs l
+                WHERE l.schedule = r.schedule AND l.due_at > r.due_at AND l.job_id IS NOT NULL)
 """
 
 
@@ -69,19 +57,8 @@ async def prune(record: Record, settings: Settings) -> None:
     before = now() - timedelta(days=settings.retention_days)
     jobs = await prune_jobs(record, before)
     partitions = await prune_events(record, before)
-    runs = await _delete(record, _OLD_RUNS, days=settings.retention_days)
-    keys = await _delete(record, _OLD_KEYS)
-    processes = await _delete(record, _DEAD_PROCESSES)
+    runs = await delete_in_batches(record.engine, "schedule_runs", _OLD_RUN, {"days": settings.retention_days})
+    keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
+    processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
     if any((jobs, partitions, runs, keys, processes)):
         logger.info("pruned", jobs=jobs, partitions=partitions, runs=runs, idempotency_keys=keys, processes=processes)
-
-
-async def _delete(record: Record, statement: str, **parameters: int) -> int:
-    """Delete in batches, each in a transaction of its own; return how many rows went."""
-    deleted = 0
-    while True:
-        async with record.engine.begin() as connection:
-            count = (await connection.execute(text(statement), {"batch": BATCH, **parameters})).rowcount
-        deleted += count
-        if count < BATCH:
-            return deleted

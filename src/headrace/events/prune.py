@@ -11,19 +11,17 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from typing import Final
-from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from headrace.clock import first_id_at, time_of
+from headrace.database.batches import delete_in_batches
 from headrace.database.partitions import drop_partitions_before
 from headrace.database.record import Record
 
 logger = structlog.get_logger(__name__)
-
-BATCH: Final = 1000
 
 # Plan: per lane the primary key of lane_log from the lowest checkpoint on: short unless a subscription is behind.
 _NEEDED: Final = text("""
@@ -39,6 +37,7 @@ _NEEDED: Final = text("""
 """)
 
 _PATIENCE: Final = text("SET LOCAL lock_timeout = '500ms'")
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 _REFERENCES: Final = {
     "lane_log": "event_id",
@@ -57,13 +56,16 @@ async def prune_events(record: Record, before: datetime) -> int:
         async with record.engine.begin() as connection:
             await connection.execute(_PATIENCE)
             dropped = await drop_partitions_before(connection, day)
-    except DBAPIError as error:  # the log is in somebody's hands: its readers come first
-        logger.warning("partitions_not_dropped", before=str(day), error=str(error.orig))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        logger.warning("partitions_not_dropped", before=str(day), reason="the log is in use: its readers come first")
         return 0
     if dropped:
         logger.info("partitions_dropped", partitions=dropped)
+    bound = first_id_at(datetime.combine(day, time(), UTC))
     for table, column in _REFERENCES.items():
-        await _delete_before(record, table, column, first_id_at(datetime.combine(day, time(), UTC)))
+        await delete_in_batches(record.engine, table, f"r.{column} < :bound", {"bound": bound})
     return len(dropped)
 
 
@@ -75,14 +77,3 @@ async def _first_day_to_keep(record: Record, before: datetime) -> date:
         return day
     logger.warning("retention_held_back", by=needed.by, event_id=str(needed.event_id), kept_from=str(oldest))
     return oldest
-
-
-async def _delete_before(record: Record, table: str, column: str, bound: UUID) -> None:
-    statement = text(f"""
-        DELETE FROM {table} WHERE ctid IN (
-            SELECT ctid FROM {table} WHERE {column} < :bound LIMIT :batch FOR UPDATE SKIP LOCKED)
-    """)  # noqa: S608 - names of our own
-    deleted = BATCH
-    while deleted == BATCH:
-        async with record.engine.begin() as connection:
-            deleted = (await connection.execute(statement, {"bound": bound, "batch": BATCH})).rowcount
