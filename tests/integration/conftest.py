@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from headrace.database.record import Record, open_record
+from headrace.settings import Settings
 from tests.road import Road, open_road
 
 
@@ -13,4 +15,11 @@ from tests.road import Road, open_road
 async def road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
     """The stores and the application `trial`, bound; no relay and no worker runs yet."""
     async with open_road(database_url, redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def record(database_url: str) -> AsyncIterator[Record]:
+    """The record of a fresh database, and nothing else."""
+    async with open_record(Settings(database_url=database_url)) as opened:
         yield opened

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from headrace.application import Application, Registry, combine
+from headrace.application import Registry
 from headrace.cron import ledger
 from headrace.cron.fire import fire_due
 from headrace.cron.register import register_schedules
-from headrace.database.record import Record, open_record
+from headrace.database.record import Record
 from headrace.jobs.call import Options
 from headrace.jobs.schedule import Misfire, Overlap, Schedule
-from headrace.settings import Settings
 from headrace.stack import readiness
-from headrace.tasks.contract import task
-from headrace.tasks.run import Run
 from headrace.transaction import transaction
-
-
-@task("clock.work", queue="slow", priority=7)
-async def work(run: Run, note: str) -> None:
-    """Do nothing."""
-
-
-def registry_of(*schedules: Schedule) -> Registry:
-    """Return a registry of one application with these schedules."""
-    return combine([Application(name="clock", tasks=(work,), schedules=schedules)])
-
+from tests.clock import registry_of, rows, work
 
 EVERY_HOUR = Schedule("clock.hour", cron="@hourly", call=work.call("tick"))
-
-
-@pytest.fixture
-async def record(database_url: str) -> AsyncIterator[Record]:
-    """The record of a fresh database."""
-    async with open_record(Settings(database_url=database_url)) as opened:
-        yield opened
-
-
-async def rows(record: Record, statement: str, **parameters: Any) -> Sequence[Any]:  # noqa: ANN401 - columns of many types
-    """Run a statement, commit, and return its rows."""
-    async with record.engine.begin() as connection:
-        result = await connection.execute(text(statement), parameters)
-        return result.all() if result.returns_rows else []
 
 
 async def registered(record: Record, schedule: Schedule, *, due: str) -> Registry:

@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import pytest
-from sqlalchemy import text
 
-from headrace.application import Application, Registry, combine
 from headrace.cron.register import register_schedules
-from headrace.database.record import Record, open_record
+from headrace.database.record import Record
 from headrace.errors import ConfigurationError
 from headrace.jobs.schedule import Misfire, Schedule
-from headrace.settings import Settings
-from headrace.tasks.contract import task
-from headrace.tasks.run import Run
-
-
-@task("clock.work")
-async def work(run: Run, note: str) -> None:
-    """Do nothing."""
-
-
-def registry_of(*schedules: Schedule) -> Registry:
-    """Return a registry of one application with these schedules."""
-    return combine([Application(name="clock", tasks=(work,), schedules=schedules)])
+from tests.clock import registry_of, rows, work
 
 
 def nightly(cron: str = "0 3 * * *", note: str = "night", misfire: Misfire = Misfire.ONCE) -> Schedule:
     """Return a schedule that the tests change."""
     return Schedule("clock.nightly", cron=cron, call=work.call(note), timezone="Europe/Athens", misfire=misfire)
-
-
-@pytest.fixture
-async def record(database_url: str) -> AsyncIterator[Record]:
-    """The record of a fresh database."""
-    async with open_record(Settings(database_url=database_url)) as opened:
-        yield opened
-
-
-async def rows(record: Record, statement: str) -> Sequence[Any]:
-    """Run a statement, commit, and return its rows."""
-    async with record.engine.begin() as connection:
-        result = await connection.execute(text(statement))
-        return result.all() if result.returns_rows else []
 
 
 async def test_a_schedule_is_on_record_when_code_declares_it(record: Record) -> None:

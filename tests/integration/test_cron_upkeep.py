@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from sqlalchemy import text
 
 from headrace.clock import first_id_at, now
 from headrace.cron.upkeep import make_partitions, prune, rescue
-from headrace.database.record import Record, open_record
+from headrace.database.record import Record
 from headrace.events.prune import prune_events
 from headrace.jobs.prune import prune_jobs
 from headrace.settings import Settings
 from headrace.stack import readiness
+from tests.clock import rows
 
 TODAY = now().date()
 KEPT_FROM = now() - timedelta(days=30)
-
-
-@pytest.fixture
-async def record(database_url: str) -> AsyncIterator[Record]:
-    """The record of a fresh database."""
-    async with open_record(Settings(database_url=database_url)) as opened:
-        yield opened
-
-
-async def rows(record: Record, statement: str, **parameters: Any) -> Sequence[Any]:  # noqa: ANN401 - columns of many types
-    """Run a statement, commit, and return its rows."""
-    async with record.engine.begin() as connection:
-        result = await connection.execute(text(statement), parameters)
-        return result.all() if result.returns_rows else []
 
 
 async def count(record: Record, table: str) -> int:

@@ -137,7 +137,8 @@ class Clock:
 def _outlive_redis(redis: ArqRedis) -> None:
     """Let ARQ wait for a Redis that is away, where it would end the process, until it is told to end.
 
-    ARQ deletes a key at its end, and would wait for Redis once more.
+    ARQ deletes a key at its end, and would wait for Redis once more. Where that fails ARQ does not call `stop` and ends
+    with code 1; the lease of the process then runs out by itself.
     """
     redis.set_retry(Retry(EqualJitterBackoff(cap=1.0, base=0.05), retries=-1))
     main = asyncio.current_task()

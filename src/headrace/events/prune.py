@@ -9,7 +9,7 @@ second for it at most and leaves the day to the next time. Never delete events o
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 import structlog
@@ -23,18 +23,21 @@ from headrace.database.record import Record
 
 logger = structlog.get_logger(__name__)
 
-# Plan: per lane the primary key of lane_log from the lowest checkpoint on: short unless a subscription is behind.
+# Plan: per lane one row of lane_log_pkey, however long the log is; the outbox and the deliveries are short.
 _NEEDED: Final = text("""
     SELECT needed.event_id, needed.by FROM (
         (SELECT l.event_id, 'a subscription that is behind' AS by
          FROM (SELECT lane, min(position) AS position FROM checkpoints GROUP BY lane) AS c
-         JOIN lane_log l ON l.lane = c.lane AND l.position > c.position
-         ORDER BY l.event_id LIMIT 1)
-        UNION ALL (SELECT event_id, 'the outbox' FROM outbox ORDER BY event_id LIMIT 1)
+         CROSS JOIN LATERAL (SELECT event_id FROM lane_log
+                             WHERE lane = c.lane AND position > c.position ORDER BY position LIMIT 1) AS l)
+        UNION ALL (SELECT event_id, 'the outbox' FROM outbox ORDER BY seq LIMIT 1)
         UNION ALL (SELECT d.event_id, 'a delivery that can be retried' FROM deliveries d JOIN jobs j ON j.id = d.job_id
                    WHERE j.state <> 'succeeded' ORDER BY d.event_id LIMIT 1)) AS needed
     ORDER BY needed.event_id LIMIT 1
 """)
+
+_SLACK: Final = timedelta(days=1)
+"""An id is as old as the transaction that published it, so a later position may have an older one."""
 
 _PATIENCE: Final = text("SET LOCAL lock_timeout = '500ms'")
 _LOCK_NOT_AVAILABLE: Final = "55P03"
@@ -73,7 +76,7 @@ async def _first_day_to_keep(record: Record, before: datetime) -> date:
     day = before.astimezone(UTC).date()
     async with record.engine.connect() as connection:
         needed = (await connection.execute(_NEEDED)).one_or_none()
-    if needed is None or (oldest := time_of(needed.event_id).date()) >= day:
+    if needed is None or (oldest := (time_of(needed.event_id) - _SLACK).date()) >= day:
         return day
     logger.warning("retention_held_back", by=needed.by, event_id=str(needed.event_id), kept_from=str(oldest))
     return oldest
