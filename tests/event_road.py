@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,10 @@ Start = Callable[[str], subprocess.Popen[bytes]]
 
 
 @contextmanager
-def starting(settings: Settings) -> Iterator[Start]:
+def starting(settings: Settings, extra: Mapping[str, str] | None = None) -> Iterator[Start]:
     """Hand out a function that starts programs with these settings; kill those that still run at the end."""
     started: list[subprocess.Popen[bytes]] = []
-    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), **settings.as_environment()}
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), **settings.as_environment(), **(extra or {})}
 
     def start(role: str) -> subprocess.Popen[bytes]:
         started.append(subprocess.Popen([sys.executable, str(PROGRAM), role], env=environment))  # noqa: S603 - our own

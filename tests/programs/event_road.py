@@ -1,4 +1,4 @@
-"""The processes of the event road as programs that tests kill: `python event_road.py relay|dying-relay|consume`.
+"""The processes of the event road, for tests that kill them: `event_road.py relay|dying-relay|consume|publish`.
 
 Everything is the real thing on the settings of the environment. `dying-relay` kills itself with SIGKILL between its two
 writes: when positions are committed and before the append to the stream. The subscriber and the projection write to the
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import uvloop
 from sqlalchemy import text
 
+from headrace.database.record import open_record
 from headrace.events.model import RecordedEvent
 from headrace.loops import Stop
 from headrace.relay.leader import Leadership
@@ -28,12 +29,14 @@ from headrace.streams.connection import command, open_commands
 from headrace.subscribers.contract import projection, subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.subscribers.process import run_consume
+from headrace.telemetry.setup import configure
 from headrace.transaction import Transaction
 from tests.conftest import MIGRATIONS
-from tests.lanes import Thing, registry_of
+from tests.lanes import Thing, publish, registry_of
 
 SETTINGS = Settings.from_environment(os.environ)
 UNLUCKY = 13
+FAILING = -1
 _HELD_MILLISECONDS = 20_000
 
 
@@ -42,6 +45,8 @@ async def effects(delivery: Delivery, thing: Thing) -> None:
     """Write an effect through the session."""
     tx = await delivery.begin()
     await _write(tx, "subscriber", thing.key, thing.number)
+    if thing.number == FAILING:
+        raise ConnectionError
     if thing.number == UNLUCKY:
         redis = open_commands(SETTINGS.redis_url)
         await command(redis, "CLIENT", "PAUSE", _HELD_MILLISECONDS, "WRITE")
@@ -75,8 +80,19 @@ async def move_and_die(leadership: Leadership) -> None:
     await move_with(leadership, DyingWriter(leadership.redis))
 
 
+async def publish_one() -> None:
+    """Publish one event in a trace of its own, as an API does."""
+    telemetry = configure("publisher")
+    async with open_record(SETTINGS) as record:
+        await publish(record, [Thing("a", FAILING)])
+    telemetry.shutdown()
+
+
 async def main(role: str) -> None:
     """Be the process."""
+    if role == "publish":
+        await publish_one()
+        return
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if role == "consume":

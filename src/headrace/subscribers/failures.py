@@ -18,7 +18,8 @@ from headrace.database.record import Record
 from headrace.events.model import RecordedEvent
 from headrace.jobs.call import Call
 from headrace.subscribers.contract import Subscription
-from headrace.telemetry.propagation import current_traceparent, trace_id_of
+from headrace.telemetry.propagation import current_traceparent, parse, trace_id_of
+from headrace.telemetry.scope import passing, staying
 from headrace.transaction import transaction
 
 DELIVER = "headrace.deliver"
@@ -50,6 +51,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     error: BaseException
     outcome: str = "failed"
+    traceparent: str | None = None
+    """The span of the attempt: the job continues its trace."""
 
     @property
     def is_final(self) -> bool:
@@ -59,6 +62,12 @@ class Failure(msgspec.Struct, frozen=True):
 
 async def become_job(record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure) -> None:
     """Record the failed live attempt of a delivery and the job that goes on with it."""
+    span = parse(failure.traceparent)
+    with staying() if span is None else passing(span):
+        await _record(record, subscription, event, failure)
+
+
+async def _record(record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure) -> None:
     retry = subscription.policy.retry
     again = not failure.is_final and retry.max_attempts > 1 and retry.allows(failure.error)
     job_id = new_id()

@@ -95,7 +95,7 @@ class Handling:
             data = self._decoders[event.type].decode(event.data)
         except msgspec.MsgspecError as error:
             scope.failed(error)
-            return Failure(error, "rejected")  # no attempt can mend what stands on record
+            return Failure(error, "rejected", scope.traceparent)  # no attempt mends what stands on record
         try:
             return await self._run(event, data, worker)
         except AlreadyHandled:
@@ -103,11 +103,11 @@ class Handling:
         except asyncio.CancelledError as error:
             if worker.cancelling():
                 raise
-            failure = Failure(error)  # nobody cancelled this worker: something that the subscriber awaited was
+            failure = Failure(error, "failed", scope.traceparent)  # not this worker: what it awaited was cancelled
         except DeliveryTimeoutError as error:
-            failure = Failure(error, "timed_out")
+            failure = Failure(error, "timed_out", scope.traceparent)
         except Exception as error:  # noqa: BLE001 - failure table: whatever a subscriber raises becomes a job on record
-            failure = Failure(error)
+            failure = Failure(error, "failed", scope.traceparent)
         scope.failed(failure.error)
         return failure
 

@@ -90,6 +90,9 @@ class Projecting:
             except Exception as error:  # noqa: BLE001 - failure table: a projection that fails waits, visibly, and goes on
                 failures += 1
                 await self._wait(lane, error, failures)
+                if lane.draining:  # its next owner tries again: giving a lane back must not wait for a mend
+                    lane.progress.take(lane.progress.position)
+                    break
                 continue
             else:
                 for _ in batch:
