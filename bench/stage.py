@@ -1,0 +1,146 @@
+"""The stage of a measurement: real servers, real processes, and what they cost.
+
+Owns the embedded PostgreSQL and Redis of a run (with the durability of a deployment), the start and the end of measured
+processes, and the reading of their processor time and memory. Everything listens on the loopback interface, on ports of
+its own, and is gone when the run ends. Never turn durability off here: what is measured is the promise, too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import psutil
+
+from headrace.database.migrate import upgrade
+from headrace.stack import postgres, redis
+from headrace.stack.ports import free_port
+from headrace.stack.program import Program
+from headrace.stack.readiness import postgres_answers, redis_answers, until
+
+ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 30.0
+_SERVED = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """Running servers, and a directory for logs."""
+
+    directory: Path
+    database_url: str
+    redis_url: str
+    postgres: psutil.Process
+    redis: psutil.Process
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of a measured process."""
+        return {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",  # the code beside this bench, whatever is installed
+            "HEADRACE_DATABASE_URL": self.database_url,
+            "HEADRACE_REDIS_URL": self.redis_url,
+            "HEADRACE_LOG_LEVEL": "warning",
+            "HEADRACE_APPLICATIONS": "storefront.application:application",
+            **more,
+        }
+
+    @contextmanager
+    def running(self, name: str, *command: str, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
+        """Run a Python module with arguments until the block ends, its output in `<name>.log`."""
+        program = Program(
+            name=name,
+            command=(sys.executable, "-m", *command),
+            environment=environment,
+            working_directory=ROOT,
+        )
+        with _running(program, self.directory / f"{name}.log") as process:
+            yield process
+
+
+@asynccontextmanager
+async def set_stage(directory: Path) -> AsyncIterator[Stage]:
+    """Start the servers, bring the schema up, and take everything down at the end."""
+    database = postgres.prepare(directory / "postgres", free_port())
+    belt = redis.prepare(directory / "redis", free_port())
+    with ExitStack() as stack:
+        postmaster = stack.enter_context(_running(database.program(_SERVED), directory / "postgres.log"))
+        server = stack.enter_context(_running(belt.program(_SERVED), directory / "redis.log"))
+        assert await until(lambda: postgres_answers(database.url()), _START_SECONDS), "PostgreSQL did not start"
+        assert await until(lambda: redis_answers(belt.url()), _START_SECONDS), "Redis did not start"
+        yield Stage(directory, database.url(), belt.url(), postmaster, server)
+
+
+def migrate(stage: Stage) -> None:
+    """Bring the schema up; call it outside any event loop."""
+    upgrade(stage.database_url, ("storefront.migrations",))
+
+
+@contextmanager
+def _running(program: Program, log: Path) -> Iterator[psutil.Process]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own binaries, with arguments of ours
+            program.argv(),
+            env=dict(program.environment),
+            cwd=program.working_directory,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.send_signal(program.stop_signal)
+        process.wait(timeout=program.stop_seconds)
+
+
+@asynccontextmanager
+async def connected(stage: Stage) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Open a connection for looking at the record."""
+    connection = await asyncpg.connect(stage.database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    """Return a process and all below it."""
+    return [process, *process.children(recursive=True)]
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    """Return the user and system time that a process and all below it have used so far."""
+    return sum(times.user + times.system for times in (one.cpu_times() for one in tree(process)))
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Return the resident memory of the process, and of those below it, that does the work: the largest one."""
+    return max(one.memory_info().rss for one in tree(process))
+
+
+class Meter:
+    """How much processor time each of several processes uses."""
+
+    def __init__(self, **processes: psutil.Process) -> None:
+        self._processes = processes
+        self._before: dict[str, float] = {}
+        self._began_at = 0.0
+
+    def start(self) -> None:
+        """Count from now."""
+        self._before = {name: processor_seconds(process) for name, process in self._processes.items()}
+        self._began_at = time.monotonic()
+
+    def microseconds_per(self, units: int) -> dict[str, float]:
+        """Return the processor time per unit of work since the start, in microseconds."""
+        after = {name: processor_seconds(process) for name, process in self._processes.items()}
+        return {name: 1e6 * (after[name] - self._before[name]) / units for name in after}
