@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
+import msgspec
 from redis.asyncio import Redis
 from taskiq.receiver import Receiver
 
@@ -22,6 +23,7 @@ from headrace import diagnostics
 from headrace.application import Registry, combine
 from headrace.database.record import Record
 from headrace.database.states import FINISHED, TRANSITIONS, JobState
+from headrace.jobs.model import Claim
 from headrace.jobs.queries import Job, job_by_id
 from headrace.loops import Stop
 from headrace.relay.process import stand_by
@@ -201,6 +203,12 @@ async def rolled_back(tx_of: Road, work: Callable[[Transaction], Coroutine[Any, 
         async with transaction(tx_of.record) as tx:
             await work(tx)
             raise OnPurposeError
+
+
+async def entries_of(redis: Redis, stream: str) -> list[tuple[bytes, Claim]]:
+    """Return the entries of a job queue's stream, each with its id."""
+    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(stream))
+    return [(entry, msgspec.msgpack.decode(fields[b"j"], type=Claim)) for entry, fields in entries]
 
 
 def states_of(jobs: Sequence[Job]) -> list[str]:

@@ -15,10 +15,9 @@ from headrace.clock import new_id, now
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
 from headrace.jobs.call import Options
-from headrace.jobs.model import Claim
 from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
 from headrace.relay.dispatch import Dispatcher, expire_jobs
-from tests.road import Road, eventually, relaying, running, working
+from tests.road import Road, entries_of, eventually, relaying, running, working
 
 _PROCESS = """
     INSERT INTO processes (id, role, host, pid, queues, tasks, slots, expires_at)
@@ -35,9 +34,8 @@ async def register(road: Road, *, slots: int = 1000, queues: list[str] | None = 
 
 async def on_belt(redis: Redis, queue: str = "default") -> list[object]:
     """Return the arguments `value` of the jobs on a queue's stream, in order."""
-    entries = await redis.xrange(f"headrace:queue:{{{queue}}}")
-    claims = [msgspec.msgpack.decode((fields or {})[b"j"], type=Claim) for _, fields in entries]
-    return [msgspec.json.decode(claim.args)["value"] for claim in claims]
+    entries = await entries_of(redis, f"headrace:queue:{{{queue}}}")
+    return [msgspec.json.decode(claim.args)["value"] for _, claim in entries]
 
 
 async def test_higher_priority_goes_first_then_the_older(road: Road) -> None:
@@ -205,7 +203,7 @@ async def test_lost_jobs_are_found_and_waiting_ones_left_alone(road: Road) -> No
     stream = "headrace:queue:{default}"
     await road.redis.xgroup_create(stream, "workers", id="0")
     await road.redis.xreadgroup("workers", "dead", {stream: ">"}, count=1)
-    (_, (lost, _), _) = await road.redis.xrange(stream)
+    (_, (lost, _), _) = await entries_of(road.redis, stream)
     await road.redis.xdel(stream, lost)
     await road.driver.execute("UPDATE jobs SET released_at = now() - interval '3 seconds'")
 

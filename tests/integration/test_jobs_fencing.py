@@ -20,7 +20,7 @@ from headrace.relay.rescue import rescue_once
 from headrace.tasks.outcome import handed_back, succeeded
 from headrace.tasks.settler import Settler
 from headrace.transaction import transaction
-from tests.road import Road
+from tests.road import Road, entries_of
 
 _PROCESS = """
     INSERT INTO processes (id, role, host, pid, queues, tasks, slots, expires_at)
@@ -40,8 +40,7 @@ async def release(road: Road) -> list[Claim]:
     await Dispatcher(road.redis).run_once(road.driver)
     entries: list[Claim] = []
     async for key in road.redis.scan_iter("headrace:queue:*"):
-        for _, fields in await road.redis.xrange(key):
-            entries.append(msgspec.msgpack.decode((fields or {})[b"j"], type=Claim))
+        entries.extend(claim for _, claim in await entries_of(road.redis, key))
         await road.redis.delete(key)
     return entries
 

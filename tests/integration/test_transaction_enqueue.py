@@ -200,7 +200,8 @@ async def test_kiq_is_on_record_with_its_labels(road: Road) -> None:
     assert tuple(row or ()) == (8, "q", "scheduled")
 
 
-async def test_kiq_gives_the_holder_when_the_unique_key_is_taken(road: Road) -> None:
+@pytest.mark.usefixtures("road")
+async def test_kiq_gives_the_holder_when_the_unique_key_is_taken() -> None:
     """Who waits for the result waits for the job that exists."""
     kicker = trial.add.kicker().with_labels(unique_key="k")
 

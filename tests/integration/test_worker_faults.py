@@ -1,4 +1,4 @@
-"""The faults of taskiq-redis's RedisStreamBroker, tried on ours; those that need a killed process are in tests/processes.
+"""The faults of taskiq-redis's RedisStreamBroker, tried on ours; what needs a killed process is in tests/processes.
 
 Each was reproduced on taskiq 0.13 with taskiq-redis 1.2.4.
 """
@@ -39,7 +39,7 @@ async def test_long_job_runs_once_when_it_outlives_the_lease(road: Road, tmp_pat
 
     job = await road.job(long)
     assert (job.attempt, job.errors) == (1, [])
-    assert [path.name for path in tmp_path.iterdir()] == [f"{long}-1"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{long}-1"]  # noqa: ASYNC240 - a look at one directory
 
 
 async def test_job_keeps_its_worker_when_it_blocks_the_event_loop(road: Road) -> None:
@@ -116,7 +116,7 @@ async def _running(road: Road, at_least: int) -> bool:
 
 
 async def test_concurrent_runs_see_their_own_job(road: Road) -> None:
-    """Taskiq's dependency injection mixed up the contexts of 49 of 50 concurrent tasks; our runs are passed explicitly."""
+    """Taskiq's dependency injection mixed up 49 of 50 concurrent tasks' contexts; our runs are passed explicitly."""
     settings = msgspec.structs.replace(road.settings, worker_concurrency=50)
     async with relaying(settings), working(road, settings):
         await road.enqueue(*(trial.late.call(str(n), 0.1) for n in range(50)))

@@ -76,7 +76,7 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
         message = "this key is unknown, expired or revoked"
         raise NotAuthorizedException(message, headers=_CHALLENGE)
     needed = handler.opt.get("scope") or scope_of(
-        str(connection.scope.get("path_template")), connection.scope["method"]
+        str(connection.scope.get("path_template")), str(connection.scope.get("method"))
     )
     if not principal.may(needed):
         message = f"this needs a key with the scope {needed}"
