@@ -105,7 +105,7 @@ class OrdersController(Controller):
         cursor: Cursor = None,
     ) -> History:
         """Show what happened to an order up to a time, oldest first, and the state folded from it."""
-        until = at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
+        until = None if at is None else _in_utc(at, "at")
         async with _record_of(request).engine.connect() as connection:
             await find(connection, order_id)
             events = in_order(await history_of(connection, str(order_id), until=until))
@@ -182,6 +182,16 @@ def _record_of(request: AnyRequest) -> Record:
 def _as_placed(order: Order) -> OrderState:
     """Show an order of which nothing has followed yet."""
     return OrderState(**msgspec.structs.asdict(order))
+
+
+def _in_utc(moment: datetime, field: str) -> datetime:
+    """Return a time in UTC, taking one without offset as UTC."""
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        wrong = FieldError(field, "this time does not exist in UTC")
+        message = f"{field}: {wrong.message}"
+        raise InvalidInputError(message, (wrong,)) from error
 
 
 def _sales_place(cursor: str | None) -> analytics.Place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta, timezone
 from uuid import uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,20 @@ def test_sales_are_the_same_when_batches_are_cut_anywhere(orders: list[OrderConf
     }
     assert added == whole
     assert sum(count for count, _ in whole.values()) == len(orders)
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_day_is_as_written_when_utc_has_none(moment: str) -> None:
+    """An impossible time does not stop the projection."""
+    order = OrderConfirmed(
+        order_id=uuid4(),
+        actor="stranger",
+        confirmed_at=datetime.fromisoformat(moment),
+        currency="EUR",
+        total_cents=5,
+    )
+
+    assert [str(sold.day) for sold in tally([order])] == [moment[:10]]
 
 
 def test_day_is_that_of_utc_when_the_confirmation_was_elsewhere() -> None:

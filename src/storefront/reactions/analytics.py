@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 
 import msgspec
 from sqlalchemy import text
@@ -88,12 +88,20 @@ def tally(confirmed: Sequence[OrderConfirmed]) -> list[SalesOfDay]:
     orders: Counter[tuple[date, str]] = Counter()
     revenue: Counter[tuple[date, str]] = Counter()
     for order in confirmed:
-        key = (order.confirmed_at.astimezone(UTC).date(), order.currency)
+        key = (_day_of(order.confirmed_at), order.currency)
         orders[key] += 1
         revenue[key] += order.total_cents
     return [
         SalesOfDay(day, orders[day, currency], revenue[day, currency], currency) for day, currency in sorted(orders)
     ]
+
+
+def _day_of(moment: datetime) -> date:
+    """Return the day in UTC; at the edges of the calendar, where there is none, the day as it was written."""
+    try:
+        return moment.astimezone(UTC).date()
+    except OverflowError:  # an event that anybody published must not hold up its lane
+        return moment.date()
 
 
 async def list_sales(
