@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -366,3 +367,20 @@ async def test_reading_rests_when_the_subscription_is_paused(road: Road) -> None
 
     assert before == []
     assert await road.notes() == ["a:0"]
+
+
+async def test_process_goes_on_when_a_subscriber_wants_to_exit(road: Road) -> None:
+    """A subscriber that calls exit() fails its delivery and not the process."""
+
+    @subscriber(NAME, Thing, retry=Retry(first_delay_seconds=60))
+    async def leaving(delivery: Delivery, thing: Thing) -> None:
+        if thing.number == 0:
+            sys.exit(3)
+        await note(delivery, f"{thing.key}:{thing.number}")
+
+    async with road.open(leaving):
+        await publish(road.record, [Thing("a", 0), Thing("a", 1)])
+        await road.settled(2)
+
+    assert await road.notes() == ["a:1"]
+    assert await road.driver.fetchval("SELECT type FROM job_attempts") == "SystemExit"

@@ -1,8 +1,9 @@
 """The ways to Redis: a shared pool for commands that answer at once, a connection of its own for each blocking reader.
 
-Owns the options of the client. redis-py gives every client a socket timeout of five seconds, which would end a blocking
-read in the middle and strand what it had read; so a reader's connection has none, and is never taken from the shared
-pool. Never cancel a blocking read: let it end (its BLOCK is short) and look at the stop flag then.
+Owns the options of the client. A command that gets no answer fails in five seconds; a blocking read has longer, so that
+only a Redis that is gone without a word ends it in the middle, and a connection that is never taken from the shared
+pool. What a read that broke had been given is noticed by its positions. Never cancel a blocking read: let it end (its
+BLOCK is short) and look at the stop flag then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 COMMAND_TIMEOUT_SECONDS = 5.0
+READER_TIMEOUT_SECONDS = 10.0
+"""Far above any BLOCK: only a peer that is gone without a word takes so long."""
 
 AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 """What a command raises while Redis is away; whoever meets it waits and goes on."""
@@ -41,7 +44,7 @@ def open_reader(redis_url: str) -> Redis:
     reader = Redis.from_url(
         redis_url,
         single_connection_client=True,
-        socket_timeout=None,
+        socket_timeout=READER_TIMEOUT_SECONDS,
         socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),

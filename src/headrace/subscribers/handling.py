@@ -50,7 +50,9 @@ class Session:
         self._stack: AsyncExitStack | None = None
 
     async def begin(self) -> Transaction:
-        """Open the transaction."""
+        """Open the transaction; it is refused a second time to one that was told that its event is handled."""
+        if self._stack is not None:
+            raise AlreadyHandled
         self._stack = AsyncExitStack()
         await self._stack.enter_async_context(self._gate)
         return await self._stack.enter_async_context(transaction(self._record))
@@ -106,7 +108,7 @@ class Handling:
             failure = Failure(error, "failed", scope.traceparent)  # not this worker: what it awaited was cancelled
         except DeliveryTimeoutError as error:
             failure = Failure(error, "timed_out", scope.traceparent)
-        except Exception as error:  # noqa: BLE001 - failure table: whatever a subscriber raises becomes a job on record
+        except (Exception, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001 - failure table: a job on record
             failure = Failure(error, "failed", scope.traceparent)
         scope.failed(failure.error)
         return failure

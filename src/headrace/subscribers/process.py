@@ -18,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 
 from headrace.application import Registry
+from headrace.database.away import is_away
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.errors import ConfigurationError
@@ -173,6 +174,10 @@ async def _finish(ownership: Ownership, patience_seconds: float) -> None:
                 await pause.wait(_FINISH_SECONDS)
     except TimeoutError:
         await ownership.abandon()
+    except Exception as error:
+        if not is_away(error):
+            raise
+        logger.warning("lanes_not_given_back", error=repr(error))  # they are free when their leases run out
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

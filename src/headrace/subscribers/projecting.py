@@ -87,7 +87,7 @@ class Projecting:
                 await self.apply(lane, batch)
             except FencedError:
                 lane.prepared = False  # begin anew at what the record says
-            except Exception as error:  # noqa: BLE001 - failure table: a projection that fails waits, visibly, and goes on
+            except (Exception, SystemExit, BaseExceptionGroup) as error:  # noqa: BLE001 - failure table: it waits, visibly
                 failures += 1
                 await self._wait(lane, error, failures)
                 if lane.draining:  # its next owner tries again: giving a lane back must not wait for a mend
@@ -123,7 +123,7 @@ class Projecting:
         with suppress(*AWAY):  # failure table: Redis is away; the checkpoint has moved, that is enough
             await self._groups.acknowledge({lane.number: [position for position, _ in batch]})
 
-    async def _wait(self, lane: Lane, error: Exception, failures: int) -> None:
+    async def _wait(self, lane: Lane, error: BaseException, failures: int) -> None:
         logger.warning("projection_waits", subscription=self._subscription.name, lane=lane.number, error=repr(error))
         with suppress(UnavailableError, SQLAlchemyError, *DRIVER_ERRORS):
             async with borrowed(self._record.engine) as connection:
