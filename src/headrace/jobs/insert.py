@@ -133,7 +133,12 @@ async def insert_jobs(
 async def insert_new_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[UUID]:
     """Insert jobs, each with a trace of its own, in the caller's transaction; return their ids in the same order."""
     inserted = await _inserted(connection, jobs)
-    return [job.id if job.id in inserted else await _held(connection, job) for job in jobs]
+    holders: dict[tuple[str, str | None], UUID] = {}  # a key is asked for once, however often the batch names it
+    for job in jobs:
+        key = (job.call.task, job.call.unique_key)
+        if job.id not in inserted and key not in holders:
+            holders[key] = await _held(connection, job)
+    return [job.id if job.id in inserted else holders[job.call.task, job.call.unique_key] for job in jobs]
 
 
 async def _inserted(connection: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
