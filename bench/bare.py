@@ -53,4 +53,4 @@ async def _pool(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-app = Litestar([insert], lifespan=[_pool], openapi_config=None)
+app = Litestar([insert], lifespan=[_pool], openapi_config=None, logging_config=None)
