@@ -320,6 +320,18 @@ async def test_parameter_is_named_when_it_is_wrong(api: httpx.AsyncClient, query
     assert fields_of(answer) == [field]
 
 
+@pytest.mark.parametrize(
+    "at", ["yesterday", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "2026-13-01T00:00:00Z"]
+)
+async def test_time_is_refused_when_it_is_none(api: httpx.AsyncClient, at: str) -> None:
+    """A time that cannot be is the caller's fault."""
+    order = await placed(api)
+
+    answer = await api.get(f"/v1/orders/{order['id']}/history?at={at}")
+
+    assert fields_of(answer) == ["at"]
+
+
 async def test_nul_is_refused_when_it_is_in_a_query(api: httpx.AsyncClient) -> None:
     """What PostgreSQL cannot compare with is the caller's fault."""
     answer = await api.get("/v1/audit?subject=%00")

@@ -108,10 +108,12 @@ async def open_watch(settings: Settings, record: Record) -> AsyncIterator[System
     """Watch the system for as long as the block runs."""
     redis = open_commands(settings.redis_url, connections=2)
     watch = SystemWatch(record, redis)
-    looking = asyncio.create_task(repeat("watch", watch.look, _PACE, Stop()))
+    stop = Stop()
+    looking = asyncio.create_task(repeat("watch", watch.look, _PACE, stop))
     try:
         yield watch
     finally:
+        stop.set()  # a store's client that is just connecting can swallow the cancellation
         looking.cancel()
         with suppress(asyncio.CancelledError):
             await looking
