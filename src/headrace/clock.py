@@ -47,8 +47,11 @@ new_id = IdSource().new
 
 
 def first_id_at(moment: datetime) -> UUID:
-    """Return the smallest UUID that an id made at `moment` can have: the bound of a time range over ids."""
-    milliseconds = int(moment.timestamp() * 1000)
+    """Return the smallest UUID that an id made at `moment` can have: the bound of a time range over ids.
+
+    Before 1970 no id was made; the bound is the smallest of all.
+    """
+    milliseconds = max(0, int(moment.timestamp() * 1000))
     return UUID(int=milliseconds << 80)
 
 

@@ -56,3 +56,8 @@ def test_first_id_at_bounds_the_ids_of_that_moment() -> None:
     assert time_of(bound) == moment
     assert bound <= new_id()
     assert first_id_at(moment - timedelta(milliseconds=1)) < bound
+
+
+def test_bound_is_the_smallest_id_when_the_time_is_before_all_ids() -> None:
+    """A range that begins before 1970 begins with the first id, and is no error."""
+    assert first_id_at(datetime(1, 1, 1, tzinfo=UTC)).int == 0
