@@ -45,7 +45,7 @@ async def order(run: Run, order_id: str, items: list[Line]) -> int:
     return len(items)
 
 
-TRIAL = Application(name="trial", tasks=(order,), events=(ThingHappened,))
+TRIAL = Application(name="trial", tasks=(order,), events=(ThingHappened,), migrations="storefront.migrations")
 
 
 @asynccontextmanager

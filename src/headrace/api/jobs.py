@@ -6,6 +6,7 @@ Owns the routes of jobs. A job is answered with 202 when it is committed, never 
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -172,7 +173,7 @@ def _as_job(new: NewJob, placed: Placed) -> Job:
         run_at=placed.run_at,
         started_at=None,
         finished_at=None,
-        expires_at=call.expires_at,
+        expires_at=call.expires_at and call.expires_at.astimezone(UTC),
         progress=_JSON_NULL,
         result=_JSON_NULL,
         errors=[],
