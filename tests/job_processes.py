@@ -149,6 +149,14 @@ class World:
         """Return the keys of the effects and how often each was written."""
         return {row[0]: row[1] for row in await self.rows("SELECT key, count(*) FROM trial_effects GROUP BY 1")}
 
+    async def said(self, word: str, processes: int) -> None:
+        """Wait until that many processes have said a word in their logs."""
+
+        async def by_all() -> bool:
+            return sum(word in log.read_text() for log in self._directory.glob("*.log")) >= processes
+
+        await self.eventually(by_all)
+
     async def any_row(self, query: str, *arguments: object) -> bool:
         """Tell whether a query finds anything."""
         return bool(await self.rows(query, *arguments))
@@ -202,6 +210,13 @@ def _make_an_end(process: subprocess.Popen[bytes]) -> None:
 async def open_world(settings: Settings, directory: Path) -> AsyncIterator[World]:
     """Prepare the stores for the application `trial`; nothing runs yet."""
     await trial.prepare(settings.database_url)
+    async with processes(settings, directory) as world:
+        yield world
+
+
+@asynccontextmanager
+async def processes(settings: Settings, directory: Path) -> AsyncIterator[World]:
+    """End every process of a test after the block."""
     async with open_record(settings) as record, AsyncExitStack() as stack:
         yield World(settings, directory, record, stack)
 

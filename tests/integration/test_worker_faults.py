@@ -11,9 +11,12 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+import pytest
+from taskiq.exceptions import SendTaskError
 
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
+from headrace.resources import build_broker
 from tests import trial
 from tests.road import Road, eventually, relaying, running, working
 
@@ -180,3 +183,29 @@ async def test_worker_goes_on_when_its_database_connections_are_cut(road: Road) 
     assert counts.keys() == {"succeeded"}
     assert await road.driver.fetchval("SELECT count(*) - count(DISTINCT job_id) FROM trial_effects") == 0
     assert await road.driver.fetchval("SELECT count(*) FROM trial_effects") == counts["succeeded"]
+
+
+async def test_worker_and_relay_start_and_end_when_redis_is_away(road: Road) -> None:
+    """The belt may come later: processes wait for it, and can be told to end meanwhile; the job waits on record."""
+    away = msgspec.structs.replace(road.settings, redis_url="redis://127.0.0.1:1/0")
+    async with relaying(away), working(road, away):
+        (job_id,) = await road.enqueue(echo.call(1))
+        await road.in_state(job_id, JobState.QUEUED)
+
+    async with running(road):
+        job = await road.finished(job_id)
+
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+
+
+async def test_broker_opens_the_record_when_a_client_starts_it(road: Road) -> None:
+    """A program of somebody else's sends as Taskiq users expect: startup, kiq, shutdown."""
+    broker = build_broker(road.settings, road.registry)
+    with pytest.raises(SendTaskError):
+        await trial.add.kiq(1, 2)
+
+    await broker.startup()
+    sent = await trial.add.kiq(1, 2)
+    await broker.shutdown()
+
+    assert (await road.job(UUID(sent.task_id))).state is JobState.PENDING

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from headrace.diagnostics import sleep
 from tests import trial
-from tests.job_processes import World, open_world, own_postgres, own_redis, settings_of
+from tests.job_processes import World, open_world, own_postgres, own_redis, processes, settings_of
 
 pytestmark = pytest.mark.processes
 
@@ -157,3 +157,19 @@ async def test_worker_and_relay_end_in_time_when_postgresql_is_away(redis_url: s
 
         assert took < 20.0
         assert counts == {"succeeded": 10}
+
+
+async def test_processes_end_in_time_when_they_still_wait_for_postgresql(redis_url: str, tmp_path: Path) -> None:
+    """A process that is told to end before its PostgreSQL has come does not wait for it."""
+    settings = settings_of("postgresql://postgres@127.0.0.1:1/none", redis_url)
+    async with processes(settings, tmp_path) as world:
+        started = [world.relay(), world.worker()]
+        await world.said("record_away", len(started))
+
+        begin = time.monotonic()
+        for process in started:
+            process.send_signal(signal.SIGTERM)
+        codes = [await asyncio.to_thread(process.wait, 15) for process in started]
+
+        assert time.monotonic() - begin < 8.0
+        assert codes == [0, 0]

@@ -52,7 +52,8 @@ async def stand_by(
     identity = Identity("relay", settings.lease_seconds)
     async with AsyncExitStack() as stack:
         record = await stack.enter_async_context(open_record(settings))
-        await wait_until_ready(record.engine, migrations)
+        if not await wait_until_ready(record.engine, migrations, stop):
+            return
         redis = open_commands(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         presence = Presence(settings.database_url, identity)

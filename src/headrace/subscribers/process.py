@@ -82,7 +82,8 @@ async def consume(settings: Settings, registry: Registry, stop: Stop) -> None:
     identity = Identity("consume", settings.lease_seconds, tasks=sorted(chosen))
     async with AsyncExitStack() as stack:
         record = await stack.enter_async_context(open_record(settings))
-        await wait_until_ready(record.engine, registry.migrations)
+        if not await wait_until_ready(record.engine, registry.migrations, stop):
+            return
         await register(record.engine, chosen.values())
         providers = await stack.enter_async_context(open_providers(registry.providers, settings))
         redis = open_commands(settings.redis_url)

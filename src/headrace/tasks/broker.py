@@ -10,6 +10,7 @@ methods that are replaced here.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -23,7 +24,7 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from taskiq_redis import RedisStreamBroker
 
 from headrace.clock import new_id
-from headrace.database.record import Record
+from headrace.database.record import Record, open_record
 from headrace.database.states import FINISHED, JobState
 from headrace.errors import ConfigurationError
 from headrace.jobs.call import Call, Options
@@ -118,6 +119,8 @@ class RecordBroker(RedisStreamBroker):
 
     def __init__(self, settings: Settings, tasks: Mapping[str, Task[Any, Any]], worker: Worker) -> None:
         super().__init__(settings.redis_url)
+        self._settings = settings
+        self._stack = AsyncExitStack()
         self.worker = worker
         self._bound: Record | None = None
         self._tasks = tasks
@@ -158,14 +161,17 @@ class RecordBroker(RedisStreamBroker):
         return {_ENTRY: self._entry}
 
     async def startup(self) -> None:
-        """Open the stores; in a worker process, start reading."""
+        """Open the record where nobody has bound one; in a worker process, start reading."""
         if self.is_worker_process:
             self.bind(await self.worker.start())
+        elif self._bound is None:
+            self.bind(await self._stack.enter_async_context(open_record(self._settings)))
         await self.result_backend.startup()
 
     async def shutdown(self) -> None:
-        """Hand back what has not started and close."""
+        """Hand back what has not started, and close what `startup` has opened."""
         await self.worker.stop()
+        await self._stack.aclose()
         await self.connection_pool.disconnect()
 
     async def kick(self, message: BrokerMessage) -> None:

@@ -13,8 +13,10 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -85,7 +87,9 @@ class Worker:
         logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
         self._stack.callback(configure("worker").shutdown)
         record = await self._stack.enter_async_context(open_record(self._settings))
-        await wait_until_ready(record.engine, self._migrations)
+        with _heeding_signals(self._stop):
+            if not await wait_until_ready(record.engine, self._migrations, self._stop):
+                raise SystemExit
         providers = await self._stack.enter_async_context(open_providers(self._providers, self._settings))
         sessions = max(1, self._settings.database_pool_size - _SPARE_CONNECTIONS)
         self.execution = Execution(self._tasks, record, providers, sessions=sessions)
@@ -168,6 +172,26 @@ class Worker:
         task = asyncio.create_task(part, name=name)
         task.add_done_callback(_fail_stop)
         self._parts.append(task)
+
+
+@contextmanager
+def _heeding_signals(stop: Stop) -> Iterator[None]:
+    """Set `stop` at a signal, besides what Taskiq does: it looks at its own flag only after the start."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+        if callable(handler := before[signal.Signals(number)]):
+            handler(number, frame)
+
+    for number in before:
+        signal.signal(number, heed)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _names(listed: str | None) -> list[str] | None:
