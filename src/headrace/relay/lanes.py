@@ -21,6 +21,7 @@ from headrace.relay.position import BATCH, Placed, heads, place
 from headrace.relay.recovery import Recovery
 from headrace.streams.append import Batch, LaneWriter
 from headrace.streams.payload import encode
+from headrace.streams.portion import Portion
 from headrace.telemetry import names, spans
 from headrace.telemetry.messages import Batch as Carried
 
@@ -37,7 +38,7 @@ class Lanes:
         self._connection = connection
         self._writer = writer
         self._fence = fence
-        self._batch = batch
+        self._portion = Portion(batch)
         self._recovery = Recovery(connection, writer)
         self._look_at = 0.0
 
@@ -49,7 +50,7 @@ class Lanes:
         """
         if time.monotonic() >= self._look_at:
             await self.look()
-        placed = await place(self._connection, self._fence, limit=self._batch)
+        placed = await place(self._connection, self._fence, limit=self._portion.count)
         if placed:
             self._look_at = 0.0  # until the append is known to have happened
             await self._append(placed)
@@ -68,6 +69,8 @@ class Lanes:
             for lane, events in placed.items():
                 stack.enter_context(spans.send(_sent(lane, [event for _, event in events if event is not None])))
             ends = await self._writer.append(batches)
+        weight = sum(len(payload) for batch in batches for payload in batch.payloads)
+        self._portion.moved(sum(len(batch.payloads) for batch in batches), weight)
         await self._mend({batch.lane: batch.last for batch in batches}, ends)
 
     async def _mend(self, expected: dict[int, int], found: dict[int, int]) -> None:

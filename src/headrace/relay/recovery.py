@@ -16,6 +16,7 @@ from headrace.events.lane import events_after
 from headrace.relay.position import acknowledged, heads
 from headrace.streams.append import WRONG_TYPE, Batch, LaneWriter
 from headrace.streams.payload import encode
+from headrace.streams.portion import Portion
 
 logger = structlog.get_logger(__name__)
 
@@ -50,7 +51,8 @@ class Recovery:
     async def _fill(self, lane: int, end: int) -> int:
         """Append what follows `end`; return how many events that were."""
         appended = 0
-        while events := await events_after(self._connection, lane, end, limit=_CHUNK):
+        portion = Portion(_CHUNK)
+        while events := await events_after(self._connection, lane, end, limit=portion.count):
             first = events[0][0]
             if first != end + 1:  # retention has dropped what came before: nobody can be given it any more
                 await self._writer.rebase(lane, first - 1)
@@ -59,6 +61,7 @@ class Recovery:
             if reached != batch.last:  # somebody else writes too: leave it to the next look
                 return appended
             appended += len(events)
+            portion.moved(len(events), sum(map(len, batch.payloads)))
             end = batch.last
         return appended
 

@@ -23,6 +23,7 @@ from headrace.leases import Fence
 from headrace.loops import Pace, Stop, repeat
 from headrace.streams.groups import Entry, GroupLostError, Groups, Reader
 from headrace.streams.payload import encode
+from headrace.streams.portion import Portion
 from headrace.subscribers.checkpoints import load
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.lane import Lane, Reactor
@@ -48,6 +49,7 @@ class Consumer:
         self._reader = reader
         self._groups = groups
         self._changed = asyncio.Event()
+        self._portion = Portion(COUNT)
 
     def own(self, number: int, fence: Fence) -> None:
         """Begin with a lane whose lease was taken."""
@@ -86,12 +88,15 @@ class Consumer:
             return 0
         since_ns = time.time_ns()
         try:
-            read = await self._reader.read(list(wanted), count=COUNT)
+            read = await self._reader.read(list(wanted), count=self._portion.count)
         except GroupLostError as error:
             await self._rewind(wanted.values(), str(error))
             return 0
         if not read:
             await self._look(list(wanted.values()))
+        else:
+            weight = sum(len(entry.payload or b"") for entries in read.values() for entry in entries)
+            self._portion.moved(max(map(len, read.values())), weight)
         for number, entries in read.items():
             await self._offer(reactor, wanted[number], entries, since_ns=since_ns)
         return sum(map(len, read.values()))
