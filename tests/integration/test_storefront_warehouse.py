@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import httpx
 import msgspec
 import pytest
 from standardwebhooks import Webhook
@@ -15,6 +17,7 @@ from storefront.warehouse import (
     Parcel,
     Receipt,
     Shipment,
+    Warehouse,
     WarehouseAwayError,
     WarehouseRefusedError,
     open_warehouse,
@@ -125,3 +128,12 @@ async def test_call_is_worth_another_attempt_when_nobody_listens() -> None:
     """A warehouse that is away may come back."""
     with pytest.raises(WarehouseAwayError):
         await call(free_port())
+
+
+async def test_call_is_worth_another_attempt_when_the_warehouse_says_nothing() -> None:
+    """A connection that is taken and never answered ends in time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/orders"
+        async with httpx.AsyncClient(timeout=0.1) as client:
+            with pytest.raises(WarehouseAwayError, match="ReadTimeout"):
+                await Warehouse(client, url=url, secret=SECRET).request_shipment(SHIPMENT, key="job-1")
