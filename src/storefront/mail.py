@@ -168,7 +168,7 @@ async def open_mailer(settings: Settings) -> AsyncIterator[Mailer]:
 def _consequence(error: Exception, code: int | None) -> Exception:
     if isinstance(error, _ABOUT_THIS_MAIL) and code is not None and code >= _PERMANENT:
         return MailRefusedError(f"the mail server refused the mail: {error}")
-    return MailDelayedError(f"the mail server did not take the mail: {error or type(error).__qualname__}")
+    return MailDelayedError(f"the mail server did not take the mail: {str(error) or type(error).__qualname__}")
 
 
 def _reply_code(error: Exception) -> int | None:

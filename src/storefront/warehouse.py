@@ -97,7 +97,7 @@ class Warehouse:
                     status, answer = await self._post(body, headers)
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 span.failed_as(type(error).__qualname__)
-                message = f"the warehouse did not answer: {error or type(error).__qualname__}"
+                message = f"the warehouse did not answer: {str(error) or type(error).__qualname__}"
                 raise WarehouseAwayError(message) from error
             edges.answered_to_us(span, status)
         return _outcome(status, answer)
