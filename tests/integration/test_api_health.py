@@ -20,9 +20,10 @@ from headrace.settings import Settings
 from tests.integration.api_road import KEY, enqueue, open_api
 
 ROLES: tuple[Role, ...] = ("relay", "worker", "consume", "cron")
-LEAD = text(
-    "INSERT INTO leases (name, holder, epoch, expires_at) VALUES ('relay', gen_random_uuid(), 1, now() + interval '1 minute')"
-)
+LEAD = text("""
+    INSERT INTO leases (name, holder, epoch, expires_at)
+    VALUES ('relay', gen_random_uuid(), 1, now() + interval '1 minute')
+""")
 
 
 @pytest.fixture

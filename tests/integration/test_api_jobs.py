@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from headrace.api.door import Door
 from headrace.presence import Identity, Presence
@@ -26,7 +26,7 @@ async def api(database_url: str, redis_url: str) -> AsyncIterator[tuple[httpx.As
         yield opened
 
 
-async def execute(door: Door, statement: Any, **values: object) -> None:
+async def execute(door: Door, statement: TextClause, **values: object) -> None:
     """Execute a statement behind the API's back."""
     async with door.record.engine.begin() as connection:
         await connection.execute(statement, values)
@@ -117,12 +117,13 @@ async def test_pages_cover_everything_when_they_are_followed(api: tuple[httpx.As
     made = [(await enqueue(client))["id"] for _ in range(5)]
 
     seen: list[str] = []
-    cursor = ""
-    while cursor is not None:
-        page = (await client.get(f"/v1/jobs?limit=2{cursor and f'&cursor={cursor}'}")).json()
+    page = (await client.get("/v1/jobs?limit=2")).json()
+    while True:
         seen += [job["id"] for job in page["items"]]
-        cursor = page["next_cursor"]
         await enqueue(client)
+        if page["next_cursor"] is None:
+            break
+        page = (await client.get("/v1/jobs", params={"limit": 2, "cursor": page["next_cursor"]})).json()
 
     assert seen == made[::-1]
 

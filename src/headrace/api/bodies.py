@@ -53,17 +53,30 @@ def decode(body: bytes, kind: Any, *, at: str = "") -> Any:  # noqa: ANN401 - a 
     try:
         value = _decoder(kind).decode(body)
     except msgspec.ValidationError as error:
+        _refuse_malformed(body)
         wrong = field_error(error, at=at)
         raise InvalidInputError(_told(wrong), (wrong,)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"the body is not JSON: {error}"
-        raise ClientException(message) from error
-    except RecursionError as error:
-        message = "the JSON is nested too deeply"
-        raise ClientException(message) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
     if b"\\u0000" in body:
         refuse_nul(body, at=at)
     return value
+
+
+def _refuse_malformed(body: bytes) -> None:
+    """Refuse what is no JSON at all: a decoder that looks for a shape stops before it has read everything."""
+    try:
+        msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _malformed(error: Exception) -> ClientException:
+    if isinstance(error, RecursionError):
+        return ClientException("the JSON is nested too deeply")
+    return ClientException(f"the body is not JSON: {error}")
 
 
 def refuse_nul(body: bytes, *, at: str = "") -> None:
