@@ -7,11 +7,18 @@ public API.
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated, Final
+
+import msgspec
 
 from headrace.application import Application
 from headrace.jobs.retry import PermanentError, Retry
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
+
+
+_A_DAY: Final = 86_400.0
+_A_MILLION: Final = 1_000_000
 
 
 class DeliberateError(Exception):
@@ -30,7 +37,7 @@ async def echo(run: Run, value: object) -> object:
 
 
 @task("diagnostics.sleep", timeout_seconds=None)
-async def sleep(run: Run, seconds: float) -> float:
+async def sleep(run: Run, seconds: Annotated[float, msgspec.Meta(ge=0, le=_A_DAY)]) -> float:
     """Wait that many seconds and return their number."""
     del run
     await asyncio.sleep(seconds)
@@ -38,7 +45,12 @@ async def sleep(run: Run, seconds: float) -> float:
 
 
 @task("diagnostics.fail", retry=Retry(max_attempts=10, first_delay_seconds=0.2, max_delay_seconds=2.0))
-async def fail(run: Run, times: int, message: str = "as asked", permanent: bool = False) -> int:  # noqa: FBT001, FBT002 - the contract's arguments
+async def fail(
+    run: Run,
+    times: Annotated[int, msgspec.Meta(ge=0, le=_A_MILLION)],
+    message: str = "as asked",
+    permanent: bool = False,  # noqa: FBT001, FBT002 - the contract's argument
+) -> int:
     """Fail the first `times` attempts with the message, for good if `permanent`; return the attempt that succeeded."""
     if run.attempt <= times:
         raise DeliberatePermanentError(message) if permanent else DeliberateError(message)
@@ -46,7 +58,11 @@ async def fail(run: Run, times: int, message: str = "as asked", permanent: bool 
 
 
 @task("diagnostics.count", timeout_seconds=None)
-async def count(run: Run, to: int, pause_seconds: float = 0.1) -> int:
+async def count(
+    run: Run,
+    to: Annotated[int, msgspec.Meta(ge=0, le=_A_MILLION)],
+    pause_seconds: Annotated[float, msgspec.Meta(ge=0, le=_A_DAY)] = 0.1,
+) -> int:
     """Count to a number, pausing after each step, and report the progress."""
     for done in range(1, to + 1):
         await asyncio.sleep(pause_seconds)

@@ -8,7 +8,7 @@ Never hand a Transaction to another task or keep it after the block.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import ParamSpec
 from uuid import UUID
 
@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import new_id
+from headrace.database.away import reaching
 from headrace.database.driver import within
 from headrace.database.record import Bell, Record
 from headrace.events.log import append_events, new_event
@@ -92,7 +93,9 @@ async def transaction(record: Record) -> AsyncIterator[Transaction]:
         ...     await tx.publish(OrderConfirmed(order_id=order_id))
 
     """
-    async with record.engine.begin() as connection:
+    async with AsyncExitStack() as stack:
+        with reaching():
+            connection = await stack.enter_async_context(record.engine.begin())
         tx = Transaction(connection)
         yield tx
     for bell in tx.bells:

@@ -8,6 +8,8 @@ Never count a wrong statement as away: that is a fault of ours.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import asyncpg
@@ -30,6 +32,21 @@ _OF_THE_RECORD: Final = (
 )
 _AWAY_ERRORS: Final = (ConnectionError, TimeoutError, socket.gaierror, PoolTimeoutError, asyncpg.InterfaceError)
 _REFUSED_TEXT: Final = frozenset({"22021", "22P05"})
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turn a connection that cannot be had into `UnavailableError`: a bare OSError could be anybody's.
+
+    Raises:
+        UnavailableError: PostgreSQL cannot be reached.
+
+    """
+    try:
+        yield
+    except OSError as error:
+        message = "PostgreSQL cannot be reached"
+        raise UnavailableError(message) from error
 
 
 def is_away(error: BaseException) -> bool:

@@ -46,8 +46,17 @@ def _config(packages: Sequence[str]) -> Config:
 
 
 def upgrade(database_url: str, packages: Sequence[str] = ()) -> None:
-    """Run every missing migration of Headrace and of the applications' migration packages, then make partitions."""
-    asyncio.run(_upgrade(database_url, packages))
+    """Run every missing migration of Headrace and of the applications' migration packages, then make partitions.
+
+    Raises:
+        ConfigurationError: PostgreSQL does not answer, or an application's package has no migrations.
+
+    """
+    try:
+        asyncio.run(_upgrade(database_url, packages))
+    except OSError as error:
+        message = f"PostgreSQL does not answer where HEADRACE_DATABASE_URL says: {error}"
+        raise ConfigurationError(message) from error
 
 
 async def _upgrade(database_url: str, packages: Sequence[str]) -> None:

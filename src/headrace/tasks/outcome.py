@@ -41,10 +41,13 @@ def failed(
 ) -> Outcome:
     """Decide for a task that raised: another attempt after a delay, or dead.
 
-    Where PostgreSQL went away under the task, it is tried again whatever its policy says about the error.
+    Where PostgreSQL went away under the task, it is tried again whatever its policy says, and no attempt is counted.
     """
     failure = _failure(claim, error, "timed_out" if timed_out else "failed")
-    if claim.attempt < claim.max_attempts and (not_its_fault or retry.allows(error)):
+    if not_its_fault:
+        key = (claim.job_id, claim.fence)
+        return Outcome(*key, JobState.RETRYING, delay_seconds=_SECOND, refund=True, failure=failure)
+    if claim.attempt < claim.max_attempts and retry.allows(error):
         delay = retry.delay_seconds(claim.attempt)
         return Outcome(claim.job_id, claim.fence, JobState.RETRYING, delay_seconds=delay, failure=failure)
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)

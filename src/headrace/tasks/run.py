@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.database.away import is_away
+from headrace.database.away import is_away, reaching
 from headrace.database.record import Record
 from headrace.errors import UnavailableError
 from headrace.jobs.model import Claim
@@ -118,7 +118,9 @@ class Run:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Lend a connection for reading, apart from the session: a slow call to somebody else must not hold one."""
-        async with self._record.engine.connect() as connection:
+        async with AsyncExitStack() as stack:
+            with reaching():
+                connection = await stack.enter_async_context(self._record.engine.connect())
             yield connection
 
     def get(self, kind: type[T]) -> T:
