@@ -117,6 +117,22 @@ async def test_producers_id_is_the_records_when_it_fits(api: tuple[httpx.AsyncCl
     assert ids[2] not in ids[:2]
 
 
+async def test_every_event_is_accepted_when_producers_race_with_one_id(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """Producers that know nothing of each other may have the same ids: one keeps them, the others get new ones."""
+    client, _ = api
+    ids = [str(new_id()) for _ in range(4)]
+
+    answers = await asyncio.gather(
+        *(
+            publish(client, *(happened(identity, source=f"/{turn}") for identity in ids[turn % 4 :] + ids[: turn % 4]))
+            for turn in range(6)
+        )
+    )
+
+    assert len({identity for answer in answers for identity in answer}) == 24
+    assert len((await client.get("/v1/events?limit=200")).json()["items"]) == 24
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [

@@ -205,6 +205,8 @@ async def test_arguments_are_typed_when_the_api_describes_itself(api: tuple[http
     assert schemas["Line"]["properties"]["quantity"] == {"type": "integer"}
     assert "application/problem+json" in create["responses"]["default"]["content"]
     assert "JobPage" in schemas
+    assert "application/cloudevents-batch+json" in document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
+    assert set(schemas["CloudEvent"]["required"]) == {"specversion", "id", "source", "type"}
     assert document["security"] == [{"key": []}]
 
 

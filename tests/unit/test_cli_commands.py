@@ -20,17 +20,18 @@ def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subpro
     """Run the command line as its users do."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     command = (sys.executable, "-m", "headrace.cli", *arguments)
-    return subprocess.run(command, env=clean | dict(environment or {}), capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    variables = clean | dict(environment or {})
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
 
 
 def test_commands_are_listed_when_help_is_asked_for() -> None:
     """Help names every command and imports none of their stations."""
-    program = "import sys; from headrace.cli import cli; cli(['--help'], standalone_mode=False); print('litestar' in sys.modules)"
+    program = "import sys; from headrace.cli import cli; cli(['--help'], standalone_mode=False); print(*sys.modules)"
 
     shown = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)  # noqa: S603 - our own command
 
     assert all(f"\n  {command} " in shown.stdout for command in COMMANDS)
-    assert shown.stdout.endswith("False\n")
+    assert "litestar" not in shown.stdout.splitlines()[-1].split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,7 +18,9 @@ from litestar.openapi.spec import Components, Schema, SecurityScheme
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
+from headrace.api.cloudevents import BATCH, MOST_EVENTS, SINGLE
 from headrace.api.problems import MEDIA_TYPE, Problem
+from headrace.events.intake import Attributes
 
 TAG: Final = "task"
 _GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
@@ -60,8 +62,11 @@ def openapi_config(version: str) -> OpenAPIConfig:
 def completed(document: dict[str, Any]) -> dict[str, Any]:
     """Complete the document that Litestar has made."""
     schemas = document["components"]["schemas"]
-    (_, components) = msgspec.json.schema_components([Problem], ref_template=_REF + "{name}")
-    schemas.update(components)
+    _, described = msgspec.json.schema_components(
+        [Attributes, Problem], schema_hook=_any_json, ref_template=_REF + "{name}"
+    )
+    schemas |= described | {"CloudEvent": described.pop("Attributes")}
+    document["paths"]["/v1/events"]["post"]["requestBody"] = _events_body()
     for path, method, operation in _operations(document):
         operation["responses"].pop("400", None)
         operation["responses"]["default"] = _problem_response()
@@ -88,6 +93,16 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 def _problem_response() -> dict[str, Any]:
     return {"description": "What went wrong", "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
+
+
+def _any_json(_: type) -> dict[str, Any]:
+    return {"description": "any JSON"}
+
+
+def _events_body() -> dict[str, Any]:
+    one = {"$ref": f"{_REF}CloudEvent"}
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_EVENTS}
+    return {"required": True, "content": {SINGLE: {"schema": one}, BATCH: {"schema": many}}}
 
 
 def _idempotency_parameter() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, NoReturn
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from sqlalchemy import text
 
@@ -44,11 +45,14 @@ _KNOWN = text("""
 
 _TAKEN = text("SELECT id FROM event_log WHERE id = ANY(CAST(:ids AS uuid[]))")
 
+# Two producers with the same ids: one loses, or, with several in another order, PostgreSQL ends one of them.
+_RACED: Final = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError)
+
 Short = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
-    """The attributes that CloudEvents names; extensions are read apart."""
+    """A CloudEvent 1.0; extension attributes stand beside these."""
 
     specversion: Annotated[str, msgspec.Meta(pattern=r"^1\.0$", description="1.0")]
     id: Annotated[Short, msgspec.Meta(description="unique for the source: the same source and id twice is one event")]
@@ -58,7 +62,7 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     datacontenttype: Annotated[str, msgspec.Meta(pattern=r"^application/json(;.*)?$")] = "application/json"
     dataschema: Annotated[str, msgspec.Meta(max_length=2000)] | None = None
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 def event_of(
@@ -91,8 +95,18 @@ def event_of(
 
 async def publish_from_outside(tx: Transaction, events: Sequence[NewEvent]) -> list[UUID]:
     """Publish events that are not on record yet, in their order; return the record's ids of all of them."""
+    if not any(str(event.id) == event.source_id for event in events):
+        return await _publish(tx, events)  # the ids are ours, and nobody else's
+    try:
+        async with tx.connection.begin_nested():
+            return await _publish(tx, await _with_free_ids(tx, events))
+    except _RACED:  # another producer has put the same id on record since we looked
+        return await _publish(tx, [msgspec.structs.replace(event, id=new_id()) for event in events])
+
+
+async def _publish(tx: Transaction, events: Sequence[NewEvent]) -> list[UUID]:
     first: dict[tuple[str, str], NewEvent] = {}
-    for event in await _with_free_ids(tx, events):
+    for event in events:
         first.setdefault(_key(event), event)
     # in one order for all: two batches that insert the same keys in another order would deadlock
     keys = sorted(first)
