@@ -16,7 +16,6 @@ from headrace.jobs.retry import PermanentError, Retry
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
 
-
 _A_DAY: Final = 86_400.0
 _A_MILLION: Final = 1_000_000
 
