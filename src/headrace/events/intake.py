@@ -140,7 +140,8 @@ def _record_id(given: str) -> UUID:
     except ValueError:
         return new_id()
     age_ms = time.time_ns() // 1_000_000 - (identity.int >> 80)
-    fits = identity.version == _UUID7 and -_FUTURE_MS <= age_ms <= _PAST_MS
+    written = str(identity) == given  # a UUID can be written in several ways; only this one is an id of the record
+    fits = written and identity.version == _UUID7 and -_FUTURE_MS <= age_ms <= _PAST_MS
     return identity if fits else new_id()
 
 
