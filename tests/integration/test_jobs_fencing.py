@@ -270,8 +270,8 @@ async def test_rescue_ends_the_job_when_no_attempt_is_left_or_it_is_to_be_cancel
     assert [(await road.job(job_id)).state.value for job_id in (last, unwanted)] == ["dead", "cancelled"]
 
 
-async def test_rescue_waits_for_one_lease_after_postgresql_has_started(road: Road) -> None:
-    """Right after a restart every lease looks old, and nobody has had the time to renew."""
+async def test_rescue_waits_for_one_lease_after_an_outage(road: Road) -> None:
+    """No connection is as old as a lease: PostgreSQL has just come back, and nobody has had the time to renew."""
     worker = await register(road, lease_seconds=-1)
     await road.enqueue(echo.call(1))
     await register(road)

@@ -48,6 +48,7 @@ async def test_job_runs_again_within_five_seconds_when_its_worker_is_killed(
         await world.registered("worker", workers)
         (job_id,) = await world.enqueue(trial.mark.call(str(marks), 60.0))
         runner = await world.runner_of(job_id)
+        await world.eventually(lambda: _is_marked(marks))
 
         killed_at = now()
         os.kill(runner, signal.SIGKILL)
@@ -60,6 +61,10 @@ async def test_job_runs_again_within_five_seconds_when_its_worker_is_killed(
     assert [(error.attempt, error.outcome) for error in job.errors] == [(1, "lost")]
     assert {path.name for path in marks.iterdir()} == {f"{job_id}-1", f"{job_id}-2"}
     assert rerun_seconds < 8.0  # the promise is 5 s; a loaded machine restarts Taskiq's child later
+
+
+async def _is_marked(marks: Path) -> bool:
+    return any(marks.iterdir())  # noqa: ASYNC240 - a moment
 
 
 async def test_poisonous_job_is_dead_after_its_attempts_when_it_kills_each_worker(world: World) -> None:
@@ -88,6 +93,7 @@ async def test_zombie_counts_for_nothing_when_it_wakes_up_after_its_lease(world:
     ids = await world.enqueue(*calls)
     for job_id in ids:
         assert await world.runner_of(job_id) == first
+    await world.eventually(lambda: _is_marked(marks))
     world.worker()
 
     os.kill(first, signal.SIGSTOP)

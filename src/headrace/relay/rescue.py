@@ -4,7 +4,8 @@ Owns the rescue: a job that is `running` under a worker whose lease has run out 
 attempt is on record as lost. It keeps its `run_at`, and so its place before younger jobs; one that was to be cancelled
 is cancelled by its worker's death. The fence makes this safe: should the worker only have been asleep, its outcome and
 its session's commit are refused. Runs in the relay, and in the clock as a second hand; both may do it at the same time.
-After a restart of PostgreSQL every lease looks old: for one lease time nothing is rescued.
+After an outage of PostgreSQL every lease looks old, and nobody has had the time to renew: nothing is rescued until a
+connection is older than a lease, for none outlives a restart or a crash.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _RESCUE = text("""
                     ELSE 'pending' END AS next
         FROM jobs j LEFT JOIN processes p ON p.id = j.worker_id
         WHERE j.state = 'running' AND (p.id IS NULL OR p.expires_at < now())
-          AND pg_postmaster_start_time() < now() - make_interval(secs => :lease_seconds)
+          AND EXISTS (SELECT FROM pg_stat_activity
+                      WHERE datname = current_database() AND backend_type = 'client backend'
+                        AND backend_start < now() - make_interval(secs => :lease_seconds))
         LIMIT 1000
         FOR UPDATE OF j SKIP LOCKED),
     moved AS (

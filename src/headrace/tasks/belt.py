@@ -17,7 +17,6 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from headrace.jobs.belt import GROUP, released_by, stream_of
@@ -25,6 +24,7 @@ from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim, Key
 from headrace.loops import Stop
 from headrace.streams.connection import command, open_commands, open_reader
+from headrace.streams.ensure import ensure_group
 
 logger = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
 
 class Belt:
-    """Reads and claims for one worker; `deliveries` yields what it may run."""
+    """Reads and claims for one worker; `next` gives what it may run."""
 
     def __init__(self, redis_url: str, database_url: str, *, worker_id: UUID, slots: int) -> None:
         self._reader = open_reader(redis_url)
@@ -216,7 +216,7 @@ class Belt:
     async def _ensure_groups(self) -> None:
         for queue in self._queues:
             if queue not in self._grouped:
-                await ensure_group(self._writer, queue)
+                await ensure_group(self._writer, stream_of(queue), GROUP)
                 self._grouped.add(queue)
 
     def _acknowledge_later(self, stream: bytes, entry_id: bytes) -> None:
@@ -232,20 +232,6 @@ class Belt:
                 pipeline.xack(stream, GROUP, *ids)
                 pipeline.xdel(stream, *ids)
             await pipeline.execute(raise_on_error=False)
-
-
-async def ensure_group(redis: Redis, queue: str) -> None:
-    """Make the group of a queue's stream, from the stream's beginning; mend a key of the wrong type."""
-    stream = stream_of(queue)
-    try:
-        await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-    except ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            logger.warning("wrong_type_replaced", key=stream)
-            await redis.delete(stream)
-            await redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
-        elif not str(error).startswith("BUSYGROUP"):
-            raise
 
 
 @asynccontextmanager
