@@ -33,10 +33,9 @@ from headrace.jobs.queries import job_by_id
 from headrace.settings import Settings
 from headrace.tasks.belt import Delivery
 from headrace.tasks.contract import Task
+from headrace.tasks.messages import ENTRY, task_message, won_message
 from headrace.tasks.worker import Worker
 from headrace.transaction import transaction
-
-_ENTRY = "headrace.execute"
 
 
 class Kicked(BrokerMessage):
@@ -73,10 +72,7 @@ class RecordFormatter(TaskiqFormatter):
 
     def loads(self, message: bytes) -> TaskiqMessage:
         """Wrap the claim that `listen` yielded as it is; it was decoded when it was read."""
-        claim = cast("Claim", message)
-        return TaskiqMessage.model_construct(
-            task_id=str(claim.job_id), task_name=_ENTRY, labels={}, labels_types=None, args=[claim], kwargs={}
-        )
+        return task_message(cast("Claim", message))
 
 
 class RecordResults(AsyncResultBackend[Any]):
@@ -131,7 +127,7 @@ class RecordBroker(RedisStreamBroker):
         async def execute(claim: Any) -> Outcome | None:  # noqa: ANN401 - Taskiq would try to parse any other annotation
             return await worker.execute(claim)
 
-        self._entry = AsyncTaskiqDecoratedTask(self, _ENTRY, execute, labels={})
+        self._entry = AsyncTaskiqDecoratedTask(self, ENTRY, execute, labels={})
         for task in tasks.values():
             task.broker = self
 
@@ -154,11 +150,11 @@ class RecordBroker(RedisStreamBroker):
 
     def find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any] | None:
         """Return the one entry by which every claim is executed: Taskiq drops what it does not find."""
-        return self._entry if task_name == _ENTRY else None
+        return self._entry if task_name == ENTRY else None
 
     def get_all_tasks(self) -> dict[str, AsyncTaskiqDecoratedTask[Any, Any]]:
         """Return the entry alone, so that the receiver inspects no signature and injects nothing."""
-        return {_ENTRY: self._entry}
+        return {ENTRY: self._entry}
 
     async def startup(self) -> None:
         """Open the record where nobody has bound one; in a worker process, start reading."""
@@ -203,4 +199,4 @@ class RecordBroker(RedisStreamBroker):
         def acknowledge() -> None:
             self.worker.belt.done(delivery)
 
-        return AckableMessage.model_construct(data=cast("bytes", delivery.claim), ack=acknowledge)
+        return won_message(delivery.claim, acknowledge)
