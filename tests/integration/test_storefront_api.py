@@ -135,7 +135,7 @@ async def test_field_is_named_when_the_order_is_wrong(
     [
         (b"{", 400),
         (b"\xff\xfe", 400),
-        (b"[" * 100_000, 422),
+        (b"[" * 100_000, 400),
         (b"[]", 422),
         (b"{}", 422),
         (b'{"customer_email": "\\ud800@example.com"}', 400),
