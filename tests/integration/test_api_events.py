@@ -133,6 +133,21 @@ async def test_every_event_is_accepted_when_producers_race_with_one_id(api: tupl
     assert len((await client.get("/v1/events?limit=200")).json()["items"]) == 24
 
 
+async def test_both_events_are_on_record_when_two_producers_race_with_one_id(
+    api: tuple[httpx.AsyncClient, Door],
+) -> None:
+    """The same UUIDv7 from several sources at the same time is several events."""
+    client, _ = api
+    for _ in range(5):
+        identity = str(new_id())
+
+        answers = await asyncio.gather(
+            *(publish(client, happened(identity, source=f"/{source}")) for source in range(4))
+        )
+
+        assert len({answer[0] for answer in answers}) == 4
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [
