@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -15,7 +16,7 @@ from headrace.settings import Settings
 from headrace.streams.connection import command, open_commands
 from tests.event_road import Start, starting
 from tests.lanes import Thing, eventually, publish, registered, settled
-from tests.programs.event_road import UNLUCKY, effects, folded
+from tests.programs.event_road import HELD, UNLUCKY, effects, folded
 
 pytestmark = pytest.mark.processes
 
@@ -122,3 +123,30 @@ async def test_nothing_is_lost_or_twice_when_consumers_are_killed_again_and_agai
 async def _some_effects(road: Road, count: int) -> bool:
     found: int = await road.driver.fetchval("SELECT count(*) FROM effects WHERE by = 'subscriber'")
     return found > count
+
+
+async def test_locks_are_free_when_a_consumer_is_stopped_in_its_transaction(road: Road) -> None:
+    """A consumer stopped in mid-transaction keeps nobody waiting, and nothing of it counts when it wakes up."""
+    stopped = road.start("holding-consume")
+    await publish(road.record, [Thing("k0", HELD)])
+    await eventually(lambda: _holds_its_transaction(road))
+    stopped.send_signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+
+    road.start("consume")
+    await eventually(lambda: road.settled(1))
+    took = time.monotonic() - stopped_at
+    stopped.send_signal(signal.SIGCONT)
+    await publish(road.record, [Thing("k0", HELD + number) for number in range(1, 20)])
+    await eventually(lambda: road.settled(20))
+
+    assert took < 8.0
+    assert await road.numbers("subscriber") == {"k0": list(range(HELD, HELD + 20))}
+
+
+async def _holds_its_transaction(road: Road) -> bool:
+    statement = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%INTO effects%'
+    """
+    return bool(await road.driver.fetchval(statement))

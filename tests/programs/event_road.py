@@ -1,9 +1,10 @@
-"""The processes of the event road, for tests that kill them: `event_road.py relay|dying-relay|consume|publish`.
+"""The processes of the event road, for tests that kill them: `event_road.py relay`, and so on.
 
-Everything is the real thing on the settings of the environment. `dying-relay` kills itself with SIGKILL between its two
-writes: when positions are committed and before the append to the stream. The subscriber and the projection write to the
-table `effects`; on the number 13 the subscriber stops Redis from taking writes, so that what is handled then is
-committed and cannot be acknowledged.
+Roles are `relay`, `dying-relay`, `consume`, `holding-consume` and `publish`. Everything is the real thing on the
+settings of the environment. `holding-consume` stays for ever in its transaction with the number 7777. `dying-relay`
+kills itself with SIGKILL between its two writes: when positions are committed and before the append to the stream. The
+subscriber and the projection write to the table `effects`; on the number 13 the subscriber stops Redis from taking
+writes, so that what is handled then is committed and cannot be acknowledged.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from headrace.loops import Stop
 from headrace.relay.leader import Leadership
 from headrace.relay.moving import move_events, move_with
 from headrace.relay.process import run_relay
+from headrace.relay.sessions import end_sessions
 from headrace.settings import Settings
 from headrace.streams.append import Batch, LaneWriter
 from headrace.streams.connection import command, open_commands
@@ -37,6 +39,7 @@ from tests.lanes import Thing, publish, registry_of
 SETTINGS = Settings.from_environment(os.environ)
 UNLUCKY = 13
 FAILING = -1
+HELD = 7777
 _HELD_MILLISECONDS = 20_000
 
 
@@ -45,6 +48,8 @@ async def effects(delivery: Delivery, thing: Thing) -> None:
     """Write an effect through the session."""
     tx = await delivery.begin()
     await _write(tx, "subscriber", thing.key, thing.number)
+    if thing.number == HELD and sys.argv[1] == "holding-consume":
+        await asyncio.Event().wait()
     if thing.number == FAILING:
         raise ConnectionError
     if thing.number == UNLUCKY:
@@ -95,11 +100,11 @@ async def main(role: str) -> None:
         return
     stop = Stop()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    if role == "consume":
+    if role.endswith("consume"):
         await run_consume(SETTINGS, registry_of(effects, folded), stop)
     else:
         part = move_and_die if role == "dying-relay" else move_events
-        await run_relay(SETTINGS, stop, migrations=MIGRATIONS, parts=(part,))
+        await run_relay(SETTINGS, stop, migrations=MIGRATIONS, parts=(part, end_sessions))
 
 
 if __name__ == "__main__":

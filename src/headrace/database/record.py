@@ -26,6 +26,7 @@ from headrace.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
+_CONNECT_SECONDS = 3.0
 _QUIET_SECONDS = 0.01
 _REST_SECONDS = 1.0
 
@@ -83,6 +84,17 @@ class Record:
     """For the connections that a part keeps to itself, as asyncpg takes it."""
 
 
+class _Impatient(asyncpg.Connection[asyncpg.Record]):
+    """A connection that is broken off as soon as one of its statements has taken too long.
+
+    asyncpg would ask PostgreSQL to cancel the statement and wait for its answer, which a frozen one never gives.
+    """
+
+    def _cancel_current_command(self, waiter: asyncio.Future[None]) -> None:
+        del waiter
+        asyncio.get_running_loop().call_soon(self.terminate)  # asyncpg first finishes what it is at
+
+
 def sqlalchemy_url(database_url: str) -> URL:
     """Turn `postgresql://…` into the URL of SQLAlchemy's asyncpg dialect.
 
@@ -98,9 +110,17 @@ def sqlalchemy_url(database_url: str) -> URL:
     return make_url(database_url).set(drivername="postgresql+asyncpg", query=query)
 
 
+def _bounded(statement_seconds: float) -> dict[str, object]:
+    return {"command_timeout": statement_seconds, "timeout": _CONNECT_SECONDS, "connection_class": _Impatient}
+
+
 @asynccontextmanager
 async def open_record(
-    settings: Settings, *, pool_size: int | None = None, encode_json: Callable[[object], str] | None = None
+    settings: Settings,
+    *,
+    pool_size: int | None = None,
+    encode_json: Callable[[object], str] | None = None,
+    session_name: str = "headrace",
 ) -> AsyncIterator[Record]:
     """Open the record for this process and keep its bell ready; connections are made when first needed."""
     engine = create_async_engine(
@@ -110,6 +130,7 @@ async def open_record(
         pool_timeout=5,
         pool_recycle=1800,
         json_serializer=encode_json,
+        connect_args={"server_settings": {"application_name": session_name}},
     )
     wakeup = Wakeup(settings.database_url)
     ringing = asyncio.create_task(wakeup.run())

@@ -17,12 +17,13 @@ from headrace.presence import Identity, Presence
 from headrace.relay.leader import Ground, Leader, Part
 from headrace.relay.moving import move_events
 from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
+from headrace.relay.sessions import end_sessions
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
 
-PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, mend_belt)
+PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, mend_belt, end_sessions)
 
 
 async def run_relay(

@@ -21,6 +21,7 @@ from headrace.application import Registry
 from headrace.database.away import is_away
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
+from headrace.database.sessions import session_name
 from headrace.errors import ConfigurationError
 from headrace.leases import Leases
 from headrace.loops import Pace, Stop, repeat
@@ -81,7 +82,7 @@ async def consume(settings: Settings, registry: Registry, stop: Stop) -> None:
     chosen = _chosen(settings, registry.subscriptions)
     identity = Identity("consume", settings.lease_seconds, tasks=sorted(chosen))
     async with AsyncExitStack() as stack:
-        record = await stack.enter_async_context(open_record(settings))
+        record = await stack.enter_async_context(open_record(settings, session_name=session_name(identity.id)))
         if not await wait_until_ready(record.engine, registry.migrations, stop):
             return
         await register(record.engine, chosen.values())
