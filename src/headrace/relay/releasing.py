@@ -1,7 +1,7 @@
 """Releasing jobs: the loops of the leader that put due jobs on the belt and mend what was lost on the way.
 
 Owns a connection to the record that carries the releases and listens for the bell. A bell after a quiet time is
-answered at once; after a release the loop gathers for a moment, and while jobs wait for room it looks every 8 ms,
+answered at once; after a release the loop gathers for a moment, and while jobs wait for room it looks every 12 ms,
 because a release of many costs PostgreSQL little more than a release of one. With nothing to do it looks ever less
 often, up to ten times a second, because a bell may be lost and a delay may end. Upkeep runs beside it: what needs the
 record alone (rescue, expiry) apart from what needs Redis too, which may hang. A fault of either store ends the
@@ -24,7 +24,7 @@ from headrace.relay.leader import Leadership
 from headrace.relay.rescue import rescue_once
 
 _GATHER_SECONDS = 0.004
-_NO_ROOM_SECONDS = 0.008
+_NO_ROOM_SECONDS = 0.012
 _FIRST_PAUSE_SECONDS = 0.003
 _LAST_PAUSE_SECONDS = 0.1
 _REBEGIN = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
