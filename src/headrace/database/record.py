@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -23,6 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
+
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection  # no generic class at run time
 
 logger = structlog.get_logger(__name__)
 
@@ -84,14 +90,16 @@ class Record:
     """For the connections that a part keeps to itself, as asyncpg takes it."""
 
 
-class _Impatient(asyncpg.Connection[asyncpg.Record]):
+class _Impatient(_Connection):
     """A connection that is broken off as soon as one of its statements has taken too long.
 
     asyncpg would ask PostgreSQL to cancel the statement and wait for its answer, which a frozen one never gives.
     """
 
-    def _cancel_current_command(self, waiter: asyncio.Future[None]) -> None:
-        del waiter
+    def _cancel_current_command(
+        self, waiter: asyncio.Future[None], cancel_waiter: asyncio.Future[None] | None = None
+    ) -> None:
+        del waiter, cancel_waiter
         asyncio.get_running_loop().call_soon(self.terminate)  # asyncpg first finishes what it is at
 
 
@@ -110,8 +118,11 @@ def sqlalchemy_url(database_url: str) -> URL:
     return make_url(database_url).set(drivername="postgresql+asyncpg", query=query)
 
 
-def _bounded(statement_seconds: float) -> dict[str, object]:
-    return {"command_timeout": statement_seconds, "timeout": _CONNECT_SECONDS, "connection_class": _Impatient}
+def _connect_args(session_name: str, statement_seconds: float | None) -> dict[str, Any]:
+    named = {"server_settings": {"application_name": session_name}}
+    if statement_seconds is None:
+        return named
+    return named | {"command_timeout": statement_seconds, "timeout": _CONNECT_SECONDS, "connection_class": _Impatient}
 
 
 @asynccontextmanager
@@ -121,8 +132,19 @@ async def open_record(
     pool_size: int | None = None,
     encode_json: Callable[[object], str] | None = None,
     session_name: str = "headrace",
+    statement_seconds: float | None = None,
 ) -> AsyncIterator[Record]:
-    """Open the record for this process and keep its bell ready; connections are made when first needed."""
+    """Open the record for this process and keep its bell ready; connections are made when first needed.
+
+    Args:
+        settings: where PostgreSQL is.
+        pool_size: how many connections at most; as the settings say by default.
+        encode_json: how SQLAlchemy writes JSON; by the standard library by default.
+        session_name: the `application_name` by which PostgreSQL knows this process's sessions.
+        statement_seconds: how long one statement may take before TimeoutError, for who answers requests; by default
+            statements are waited for, also those of a PostgreSQL that is frozen.
+
+    """
     engine = create_async_engine(
         sqlalchemy_url(settings.database_url),
         pool_size=pool_size or settings.database_pool_size,
@@ -130,7 +152,7 @@ async def open_record(
         pool_timeout=5,
         pool_recycle=1800,
         json_serializer=encode_json,
-        connect_args={"server_settings": {"application_name": session_name}},
+        connect_args=_connect_args(session_name, statement_seconds),
     )
     wakeup = Wakeup(settings.database_url)
     ringing = asyncio.create_task(wakeup.run())
