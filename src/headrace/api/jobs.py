@@ -27,6 +27,7 @@ from headrace.jobs.explain import Explanation, explain_job
 from headrace.jobs.insert import NewJob, Placed
 from headrace.jobs.queries import Job, JobFilter, job_by_id, jobs_by_ids, list_jobs
 from headrace.jobs.redrive import redrive_job, task_of
+from headrace.jobs.retry import Retry
 from headrace.telemetry.propagation import trace_id_of
 from headrace.telemetry.spans import enqueue, enqueued
 from headrace.transaction import Transaction
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     JobBody = JobRequest
 
 BATCH_BYTES = 16 * 1024 * 1024
+_UNDECLARED = Retry()
+"""The policy of tasks that no application declares, such as the delivery of an event."""
 _JSON_NULL = msgspec.Raw(b"null")
 _WaitSeconds = Annotated[
     float, QueryParameter(ge=0, le=60, description="how long to wait for the job's end before answering")
@@ -142,7 +145,8 @@ async def retry(request: Request[Any, Any, Any], job_id: UUID) -> Response[Job]:
 
     async def work(tx: Transaction) -> Answer:
         task = tasks.get(await task_of(tx, job_id))
-        await redrive_job(tx, job_id, attempts=task.policy.retry.max_attempts if task else 1)
+        policy = task.policy.retry if task else _UNDECLARED
+        await redrive_job(tx, job_id, attempts=policy.max_attempts)
         (job,) = await jobs_by_ids(tx.connection, [job_id])
         return Answer(202, job)
 
