@@ -23,6 +23,7 @@ import structlog
 
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
+from headrace.database.sessions import session_name
 from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.queues import queue_names, register_queues
 from headrace.loops import Pace, Stop, repeat
@@ -86,7 +87,9 @@ class Worker:
         # two lines a job say nothing that the record lacks
         logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
         self._stack.callback(configure("worker").shutdown)
-        record = await self._stack.enter_async_context(open_record(self._settings))
+        record = await self._stack.enter_async_context(
+            open_record(self._settings, session_name=session_name(self.identity.id))
+        )
         with _heeding_signals(self._stop):
             if not await wait_until_ready(record.engine, self._migrations, self._stop):
                 raise SystemExit
