@@ -51,9 +51,11 @@ def broker_from_environment() -> RecordBroker:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings, registry: Registry) -> AsyncIterator[Resources]:
-    """Open the record, wait until it fits, and bind the tasks to it."""
-    async with open_record(settings) as record:
+async def open_resources(
+    settings: Settings, registry: Registry, *, statement_seconds: float | None = None
+) -> AsyncIterator[Resources]:
+    """Open the record, wait until it fits, and bind the tasks to it; see `open_record` for `statement_seconds`."""
+    async with open_record(settings, statement_seconds=statement_seconds) as record:
         await wait_until_ready(record.engine, registry.migrations)
         # before the first event can be accepted: a subscription begins at the present of its registration
         await register(record.engine, registry.subscriptions.values())

@@ -12,6 +12,7 @@ import msgspec
 from headrace import diagnostics
 from headrace.api.app import create_app
 from headrace.api.door import Door, open_door
+from headrace.api.process import STATEMENT_SECONDS
 from headrace.application import Application, combine
 from headrace.database.record import open_record
 from headrace.events.registry import event
@@ -49,10 +50,12 @@ TRIAL = Application(name="trial", tasks=(order,), events=(ThingHappened,), migra
 
 
 @asynccontextmanager
-async def open_api(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Door]]:
+async def open_api(
+    settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS
+) -> AsyncIterator[tuple[httpx.AsyncClient, Door]]:
     """Open an API and a client with a key for everything."""
     async with (
-        open_record(settings) as record,
+        open_record(settings, statement_seconds=statement_seconds) as record,
         open_door(settings, combine([diagnostics.application, TRIAL]), record) as door,
     ):
         transport = httpx.ASGITransport(cast("Any", create_app(door)))

@@ -39,6 +39,8 @@ class Gate:
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -53,6 +55,11 @@ class Gate:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
+        self._flows.set()
+
+    def freeze(self) -> None:
+        """Keep every connection, take new ones, and let nothing through any more."""
+        self._flows.clear()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
@@ -64,6 +71,7 @@ class Gate:
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while chunk := await reader.read(65536):
+                await self._flows.wait()
                 writer.write(chunk)
                 await writer.drain()
         writer.transport.abort()
@@ -114,6 +122,31 @@ async def test_answer_is_503_when_postgresql_is_away(database_url: str, redis_ur
     assert (alive.status_code, system.status_code, scrape.status_code) == (200, 503, 200)
     assert [part["part"] for part in system.json()["missing"]] == ["postgresql"]
     assert len(jobs) == 2
+
+
+async def test_answer_is_503_in_time_when_postgresql_is_frozen(database_url: str, redis_url: str) -> None:
+    """A PostgreSQL that takes connections and answers nothing holds no request longer than the bound."""
+    job = {"task": "diagnostics.echo", "args": {"value": 1}}
+    event = {"specversion": "1.0", "id": "1", "source": "/t", "type": "trial.thing.happened", "data": {"thing": "a"}}
+    async with gate_to(database_url) as (gate, url):
+        settings = Settings(database_url=url, redis_url=redis_url, api_key=KEY)
+        async with open_api(settings, statement_seconds=1.0) as (client, _):
+            await asyncio.gather(*(enqueue(client) for _ in range(4)))
+            await asyncio.gather(*(client.get("/v1/jobs") for _ in range(4)))
+            gate.freeze()
+            async with asyncio.timeout(10):
+                answers = await asyncio.gather(
+                    *(client.get(path) for path in ("/v1/jobs", "/v1/queues", "/v1/events", "/health/ready")),
+                    *(client.post("/v1/jobs", json=job) for _ in range(4)),
+                    client.post("/v1/jobs", json=job, headers={"Idempotency-Key": "k"}),
+                    client.post("/v1/events", json=event),
+                )
+                scrape = await client.get("/metrics")
+
+    assert [answer.status_code for answer in answers] == [503] * len(answers)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+    assert all("it is not known whether" in answer.json()["detail"] for answer in answers[4:9])
+    assert scrape.status_code == 200
 
 
 async def test_system_names_what_is_missing_when_a_part_is_not_alive(

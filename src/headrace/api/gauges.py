@@ -7,6 +7,7 @@ served.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from sqlalchemy import text
@@ -17,6 +18,8 @@ from headrace.clock import now, time_of
 from headrace.database.record import Record
 from headrace.jobs.standing import job_counts, oldest_pending
 from headrace.telemetry.metrics import Metrics, replace
+
+_PATIENCE_SECONDS: Final = 5.0
 
 _OUTBOX: Final = text(
     "SELECT count(*) AS events, (SELECT event_id FROM outbox ORDER BY seq LIMIT 1) AS oldest FROM outbox"
@@ -40,7 +43,7 @@ _PROCESSES: Final = text("SELECT role, count(*)::float8 AS alive FROM processes 
 async def fill_gauges(metrics: Metrics, record: Record) -> None:
     """Bring the gauges to what the record says now."""
     try:
-        async with record.engine.connect() as connection:
+        async with asyncio.timeout(_PATIENCE_SECONDS), record.engine.connect() as connection:
             await _fill(metrics, connection)
     except (SQLAlchemyError, OSError):
         return

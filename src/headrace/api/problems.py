@@ -24,6 +24,9 @@ logger = structlog.get_logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_SECONDS: Final = 1
+_SILENT: Final = "PostgreSQL does not answer at present"
+_UNKNOWN: Final = ": it is not known whether the request was accepted: repeat it with an Idempotency-Key"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAMESPACE: Final = "urn:headrace:problem:"
 
 
@@ -89,7 +92,7 @@ def _of_litestar(error: Exception, request: Request[Any, Any, Any]) -> Verdict |
 
 def _of_the_store(error: Exception, request: Request[Any, Any, Any]) -> Verdict | None:
     if is_away(error):
-        return _away("PostgreSQL does not answer at present", _RETRY_AFTER_SECONDS)
+        return _away(_SILENT if request.method in _SAFE else _SILENT + _UNKNOWN, _RETRY_AFTER_SECONDS)
     if refused_text(error):
         return Verdict(422, "a text holds the character NUL, which cannot be stored", tuple(_nul_in(request)))
     return None

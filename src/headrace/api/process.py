@@ -29,6 +29,9 @@ from headrace.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
+STATEMENT_SECONDS: Final = 8.0
+"""How long a statement may take; a request whose PostgreSQL is frozen is answered with 503 then."""
+
 _COLLECT_AFTER: Final = 20_000
 """Objects; a request makes a few hundred, nearly all of which die with it by their reference count."""
 

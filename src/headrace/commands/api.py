@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from headrace.api.process import run_api
+from headrace.api.process import STATEMENT_SECONDS, run_api
 from headrace.commands.running import read_settings, run_until_stopped
 from headrace.loops import Stop
 from headrace.resources import build_registry, open_resources
@@ -24,7 +24,8 @@ async def _serve(settings: Settings, stop: Stop) -> None:
     configure_logging(settings, "api")
     telemetry = configure("api")
     try:
-        async with open_resources(settings, build_registry(settings)) as resources:
+        registry = build_registry(settings)
+        async with open_resources(settings, registry, statement_seconds=STATEMENT_SECONDS) as resources:
             await run_api(settings, resources.registry, resources.record, stop)
     finally:
         telemetry.shutdown()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -24,11 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
-
-if TYPE_CHECKING:
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection  # no generic class at run time
 
 logger = structlog.get_logger(__name__)
 
@@ -90,7 +85,7 @@ class Record:
     """For the connections that a part keeps to itself, as asyncpg takes it."""
 
 
-class _Impatient(_Connection):
+class _Impatient(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells mypy nothing of its types
     """A connection that is broken off as soon as one of its statements has taken too long.
 
     asyncpg would ask PostgreSQL to cancel the statement and wait for its answer, which a frozen one never gives.

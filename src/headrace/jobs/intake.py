@@ -2,7 +2,8 @@
 
 Owns the group commit at the door. While one statement is under way, the calls of other requests gather, and go with the
 next one; a lone call goes at once. Each caller returns when its own job is committed, so a 2xx still means "on record".
-If PostgreSQL is away, every caller of that statement is told so, and nothing was accepted.
+If PostgreSQL is away, every caller of that statement is told so at last after 10 s; where it went away before it had
+answered the commit, nobody can know whether the jobs were accepted, and the callers are told that too.
 Never put a call with a unique key here: two statements that wait for each other's keys would deadlock.
 """
 
@@ -36,13 +37,17 @@ class Intake:
         """Put a job on record; returns when it is committed.
 
         Raises:
-            UnavailableError: PostgreSQL is away; the job was not accepted.
+            UnavailableError: PostgreSQL is away; it is not known whether the job was accepted.
 
         """
         placed: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, placed))
         self._wanted.set()
-        return await placed
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await placed
+        except TimeoutError as error:
+            raise _told(error) from error
 
     async def run(self) -> None:
         """Carry what gathers to the record until cancelled."""
@@ -51,8 +56,8 @@ class Intake:
             batch, self._waiting = self._waiting[:_MOST_JOBS], self._waiting[_MOST_JOBS:]
             if not self._waiting:
                 self._wanted.clear()
-            if batch:
-                await self._carry(batch)
+            if wanted := [one for one in batch if not one[1].done()]:  # the others have given up waiting
+                await self._carry(wanted)
 
     async def _carry(self, batch: Sequence[tuple[NewJob, asyncio.Future[Placed]]]) -> None:
         try:
@@ -78,7 +83,10 @@ class Intake:
 
 def _told(error: Exception) -> UnavailableError:
     """Return what one caller is told: an exception of its own, because an instance must not be raised in two tasks."""
-    told = UnavailableError("PostgreSQL does not answer at present")
+    told = UnavailableError(
+        "PostgreSQL does not answer at present: it is not known whether the job was accepted: repeat it with an "
+        "Idempotency-Key"
+    )
     told.__cause__ = error
     return told
 
