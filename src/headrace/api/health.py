@@ -17,7 +17,7 @@ from headrace.api.auth import PUBLIC
 from headrace.api.door import door_of
 from headrace.api.gauges import fill_gauges
 from headrace.api.watch import SystemHealth
-from headrace.database.migrate import check_schema
+from headrace.database.schema import check_schema
 from headrace.errors import SchemaMismatchError, UnavailableError
 from headrace.telemetry.metrics import CONTENT_TYPE
 

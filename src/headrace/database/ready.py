@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headrace.database.migrate import check_schema
+from headrace.database.schema import check_schema
 from headrace.loops import Stop
 
 logger = structlog.get_logger(__name__)
