@@ -95,7 +95,7 @@ async def test_failing_job_succeeds_when_a_later_attempt_does(road: Road) -> Non
         (trial.give.call("large"), [("rejected", "ValueError")]),
         (trial.give.call("nul"), [("rejected", "ValueError")]),
     ],
-    ids=lambda value: str(value.args) if isinstance(value, Call) else "",
+    ids=lambda value: f"{value.task}({bytes(value.args).decode()})" if isinstance(value, Call) else "",
 )
 async def test_job_is_dead_with_its_reason_and_the_queue_moves_on(
     road: Road, call: Call, ends: list[tuple[str, str]]
