@@ -22,6 +22,7 @@ import asyncpg
 import structlog
 
 from headrace.clock import new_id
+from headrace.database.away import DRIVER_ERRORS
 
 logger = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ class Presence:
             self._tried.set()
             await asyncio.to_thread(self._ended.wait, self.identity.lease_seconds / 3)
         if connection is not None:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*DRIVER_ERRORS):
                 await connection.execute(_LEAVE, self.identity.id, timeout=self.identity.lease_seconds)
                 await connection.close()
 

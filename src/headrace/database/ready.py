@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.database.schema import check_schema
 from headrace.loops import Stop
 
@@ -33,7 +33,7 @@ async def wait_until_ready(engine: AsyncEngine, packages: Sequence[str], stop: S
     while stop is None or not stop.is_set():
         try:
             await check_schema(engine, packages)
-        except (OSError, DBAPIError, asyncpg.PostgresError) as error:
+        except (*DRIVER_ERRORS, DBAPIError) as error:
             if not waiting:
                 logger.warning("record_away", error=repr(error))
             waiting = True

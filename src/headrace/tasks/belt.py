@@ -19,6 +19,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.jobs.belt import GROUP, released_by, stream_of
 from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim, Key
@@ -112,7 +113,7 @@ class Belt:
             try:
                 async with _connected(self._database_url) as connection:
                     await self._read_and_claim(connection)
-            except (*_REDIS_FAULT, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (*_REDIS_FAULT, *DRIVER_ERRORS) as error:
                 logger.warning("belt_waits", error=repr(error))
                 self._grouped.clear()
                 await self._stop.wait(_REST_SECONDS)
