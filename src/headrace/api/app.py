@@ -21,6 +21,7 @@ from headrace.api.door import Door
 from headrace.api.events import event_routes
 from headrace.api.health import health_routes
 from headrace.api.jobs import job_routes
+from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
@@ -39,7 +40,8 @@ def create_app(door: Door) -> ASGIApp:
         described = _litestar(door, _routes(door), openapi_config(version("headrace")))
         return completed(described.openapi_schema.to_schema())
 
-    return Traced(_litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None), door.metrics)
+    served = _litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None)
+    return Traced(Methods(served), door.metrics)
 
 
 def _routes(door: Door) -> list[ControllerRouterHandler]:

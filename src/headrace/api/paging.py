@@ -55,6 +55,8 @@ def place_of(cursor: str | None) -> str | None:
     """
     if cursor is None:
         return None
+    if not cursor:
+        raise _refused()
     try:
         return base64.b64decode(cursor.encode(), b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError) as error:

@@ -44,4 +44,4 @@ def console_routes(opt: dict[str, Any]) -> Router:
 def _file(files: dict[str, bytes], name: str) -> Response[bytes]:
     if name not in files:
         raise NotFoundException
-    return Response(files[name], media_type=f"{_TYPES[Path(name).suffix]}; charset=utf-8", headers=_HEADERS)
+    return Response(files[name], media_type=_TYPES[Path(name).suffix], headers=_HEADERS)
