@@ -30,19 +30,20 @@ README = Path(__file__).with_name("README.md")
 class Sizes(msgspec.Struct, frozen=True):
     """How much is measured."""
 
-    turns: int
+    rounds: int
     requests: int
+    turns: int
     jobs: int
     events: int
     ticks: int
 
 
-FULL = Sizes(turns=3, requests=12_000, jobs=20_000, events=60_000, ticks=300)
-QUICK = Sizes(turns=1, requests=3_000, jobs=5_000, events=20_000, ticks=60)
+FULL = Sizes(rounds=9, requests=4_000, turns=3, jobs=20_000, events=60_000, ticks=300)
+QUICK = Sizes(rounds=2, requests=2_000, turns=1, jobs=5_000, events=20_000, ticks=60)
 
 
 async def _doors(stage: Stage, sizes: Sizes) -> list[table.Row]:
-    return table.door_rows(await measure_doors(stage, rounds=sizes.turns, requests=sizes.requests))
+    return table.door_rows(await measure_doors(stage, rounds=sizes.rounds, requests=sizes.requests))
 
 
 async def _drain(stage: Stage, sizes: Sizes) -> list[table.Row]:

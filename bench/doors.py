@@ -67,7 +67,7 @@ async def measure_doors(stage: Stage, *, rounds: int, requests: int) -> Doors:
         stack.enter_context(stage.running("bare", "uvicorn", "bench.bare:app", *options, environment=yardstick))
         assert await until(lambda: _answers(ports["api"], "/health/ready"), _START_SECONDS), "the API did not start"
         assert await until(lambda: _answers(ports["bare"], "/"), _START_SECONDS), "the bare handler did not start"
-        await _round(stage, ports, requests // 10)  # connections are opened, statements prepared
+        await _round(stage, ports, requests // 2)  # connections are opened, statements prepared
         measured = [await _round(stage, ports, requests) for _ in range(rounds)]
         return Doors(measured, receiver.spans)
 
