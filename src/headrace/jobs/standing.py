@@ -1,8 +1,8 @@
 """How the queues stand: what waits in each, since when, and who serves it.
 
-Owns the counts that the API and the metrics show. Unfinished and stopped jobs are counted exactly, from partial
-indexes; succeeded ones, which no index holds, as far as they were created within the last hour: their number on
-record is that of the retention, and says nothing about how a queue stands.
+Owns the counts that the API and the metrics show: of jobs that are unfinished, and of those that stopped without
+success, exactly, from partial indexes. Succeeded jobs have left the queue and are not counted: their number on record
+is that of the retention, no index holds them, and a scrape comes every few seconds.
 """
 
 from __future__ import annotations
@@ -15,11 +15,8 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from headrace.clock import first_id_at, seconds_from_now
 from headrace.errors import NotFoundError
 from headrace.transaction import Transaction
-
-RECENT_SECONDS = 3600
 
 # each branch names its states literally, so that the planner can use the partial index of that state
 _COUNTS = text("""
@@ -30,8 +27,6 @@ _COUNTS = text("""
     SELECT queue, state, count(*) FROM jobs WHERE state IN ('queued', 'running') GROUP BY queue, state
     UNION ALL
     SELECT queue, state, count(*) FROM jobs WHERE state IN ('dead', 'cancelled', 'expired') GROUP BY queue, state
-    UNION ALL
-    SELECT queue, state, count(*) FROM jobs WHERE state = 'succeeded' AND id >= :recent GROUP BY queue, state
 """)
 
 _OLDEST = text("""
@@ -63,7 +58,7 @@ class QueueStanding(msgspec.Struct, frozen=True):
     name: str
     paused: bool
     counts: dict[str, int]
-    """Jobs by state; `succeeded` counts those created within the last hour."""
+    """Jobs by state, those of which there are any; succeeded ones have left the queue and are not counted."""
     oldest_pending_age_seconds: float | None
     workers: int
     """Worker processes that are alive and serve this queue."""
@@ -90,10 +85,9 @@ class WorkerStanding(msgspec.Struct, frozen=True):
 
 
 async def job_counts(connection: AsyncConnection) -> dict[str, dict[str, int]]:
-    """Return the number of jobs by queue and state."""
+    """Return the number of jobs by queue and state, without those that succeeded."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
-    recent = first_id_at(seconds_from_now(-RECENT_SECONDS))
-    for row in await connection.execute(_COUNTS, {"recent": recent}):
+    for row in await connection.execute(_COUNTS):
         found[row.queue][row.state] = row.jobs
     return found
 
