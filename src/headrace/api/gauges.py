@@ -1,8 +1,8 @@
 """The gauges of `/metrics`, read from the record at the moment of a scrape.
 
-Owns the queries behind them. All are bounded by partial indexes or small tables, because a scrape comes every few
-seconds. While PostgreSQL is away the gauges keep their last values, and the counters of this process are still
-served.
+Owns the queries behind them. Their cost follows what is unfinished or failed and never what has succeeded, because a
+scrape comes every few seconds: partial indexes and small tables. While PostgreSQL is away the gauges keep their last
+values, and the counters of this process are still served.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from headrace.api.answers import header_of, json_answer
 from headrace.api.door import Door, door_of
 from headrace.api.idempotency import Answer, once
 from headrace.api.job_requests import JobRequest, JobRequests
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, id_of
 from headrace.clock import new_id
 from headrace.database.states import FINISHED, JobState
 from headrace.jobs.call import Call
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.explain import Explanation, explain_job
 from headrace.jobs.insert import NewJob, Placed
-from headrace.jobs.queries import Job, JobFilter, job_by_id, jobs_by_ids, list_jobs
+from headrace.jobs.queries import Job, JobFilter, job_by_id, jobs_by_ids, page_of_jobs
 from headrace.jobs.redrive import redrive_job, task_of
 from headrace.jobs.retry import Retry
 from headrace.telemetry.propagation import trace_id_of
@@ -103,10 +103,14 @@ async def find_jobs(  # noqa: PLR0913, PLR0917 - one argument for each filter of
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Page[Job]:
-    """Return jobs that meet every given condition, newest first."""
+    """Return jobs that meet every given condition, newest first.
+
+    A page by task or queue, or of succeeded jobs, looks through 20,000 jobs at most: it may hold fewer than `limit`,
+    even none, and yet have a `next_cursor`.
+    """
     chosen = JobFilter(state=job_state, task=task, queue=queue, tag=tag, trace_id=trace_id)
-    found = await list_jobs(door_of(request).record, chosen, limit=limit + 1, before=id_of(cursor))
-    return page_of(found, limit, lambda job: str(job.id))
+    found, after = await page_of_jobs(door_of(request).record, chosen, limit=limit, before=id_of(cursor))
+    return Page(found, None if after is None else cursor_of(str(after)))
 
 
 @get("/{job_id:uuid}", summary="Get a job")

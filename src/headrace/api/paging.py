@@ -36,7 +36,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 def page_of(found: Sequence[T], limit: int, place: Callable[[T], str]) -> Page[T]:
     """Cut a page of at most `limit` items out of what was found, which is one item more where there are more."""
     items = list(found[:limit])
-    return Page(items, _cursor_of(place(items[-1])) if len(found) > limit else None)
+    return Page(items, cursor_of(place(items[-1])) if len(found) > limit else None)
 
 
 def page_by_name(everything: Iterable[T], limit: int, cursor: str | None, name: Callable[[T], str]) -> Page[T]:
@@ -77,7 +77,8 @@ def id_of(cursor: str | None) -> UUID | None:
         raise _refused() from error
 
 
-def _cursor_of(place: str) -> str:
+def cursor_of(place: str) -> str:
+    """Return the cursor that names a place."""
     return base64.urlsafe_b64encode(place.encode()).decode()
 
 

@@ -1,22 +1,24 @@
 """What the record says about jobs.
 
 Owns the read side: one job, a page of them, and the value `Job` in which they are shown. Reads never lock and never see
-a job half written. Filters that an operator needs at night (state, tag, trace) have an index.
+a job half written. Filters by tag, trace and unfinished state have an index. Those by task and queue have none, because
+it would cost each job's way through the record more than a tenth: a page looks through a bounded number of jobs, newest
+first, and says where to go on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Text, cast, func, select
+from sqlalchemy import ColumnElement, Row, Text, cast, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.record import Record
-from headrace.database.states import JobState
+from headrace.database.states import FINISHED, JobState
 from headrace.database.tables import job_attempts, jobs
 from headrace.errors import NotFoundError
 
@@ -70,6 +72,9 @@ class JobFilter(msgspec.Struct, frozen=True):
     trace_id: str | None = None
 
 
+WINDOW: Final = 20_000
+"""How many jobs one page looks through, where no index serves its filter."""
+
 _NULL = msgspec.Raw(b"null")
 _COLUMNS = (
     jobs.c.id,
@@ -115,6 +120,23 @@ async def jobs_by_ids(connection: AsyncConnection, job_ids: Sequence[UUID]) -> l
     return await _jobs_where(connection, jobs.c.id.in_(job_ids), limit=len(job_ids))
 
 
+async def page_of_jobs(
+    record: Record, chosen: JobFilter, *, limit: int, before: UUID | None = None, window: int = WINDOW
+) -> tuple[list[Job], UUID | None]:
+    """Return a page of jobs, newest first, and the id before which the next one begins; None at the end.
+
+    A page has at most `limit` jobs. It has fewer, or none, and yet a next one, where the newest `window` jobs were
+    looked through and older ones remain.
+    """
+    async with record.engine.connect() as connection:
+        last = await _last_of_window(connection, before, window) if _has_no_index(chosen) else None
+        where = [*conditions(chosen, before), *([] if last is None else [jobs.c.id >= last])]
+        found = await _jobs_where(connection, *where, limit=limit + 1)
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].id
+    return found, last
+
+
 async def list_jobs(record: Record, chosen: JobFilter, *, limit: int, before: UUID | None = None) -> list[Job]:
     """Return a page of jobs, newest first, those made before the job `before`."""
     async with record.engine.connect() as connection:
@@ -125,7 +147,8 @@ def conditions(chosen: JobFilter, before: UUID | None = None) -> list[ColumnElem
     """Return the SQL conditions of a filter."""
     found: list[ColumnElement[bool]] = []
     if chosen.state is not None:
-        found.append(jobs.c.state == chosen.state)
+        # literally, so that the planner can use the partial index of that state
+        found.append(jobs.c.state == literal_column(f"'{chosen.state.value}'::job_state"))
     if chosen.task is not None:
         found.append(jobs.c.task == chosen.task)
     if chosen.queue is not None:
@@ -137,6 +160,21 @@ def conditions(chosen: JobFilter, before: UUID | None = None) -> list[ColumnElem
         found.append(jobs.c.trace_id == chosen.trace_id)
     if before is not None:
         found.append(jobs.c.id < before)
+    return found
+
+
+def _has_no_index(chosen: JobFilter) -> bool:
+    """Tell whether a search would walk along the primary key, through any number of jobs that are not meant."""
+    if chosen.tag is not None or chosen.trace_id is not None:
+        return False
+    filtered = chosen.task is not None or chosen.queue is not None
+    return chosen.state is JobState.SUCCEEDED or (filtered and (chosen.state is None or chosen.state in FINISHED))
+
+
+async def _last_of_window(connection: AsyncConnection, before: UUID | None, window: int) -> UUID | None:
+    """Return the oldest of the jobs that are looked through, None where the record has no more than these."""
+    query = select(jobs.c.id).order_by(jobs.c.id.desc()).offset(window).limit(1)
+    found: UUID | None = await connection.scalar(query if before is None else query.where(jobs.c.id < before))
     return found
 
 

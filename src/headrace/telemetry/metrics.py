@@ -36,7 +36,9 @@ class Metrics:
             registry=self._registry,
         )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self.jobs = self._gauge(names.METRIC_JOBS, "Unfinished and recent jobs on record.", ("queue", "state"))
+        self.jobs = self._gauge(
+            names.METRIC_JOBS, "Jobs on record that are unfinished or stopped without success.", ("queue", "state")
+        )
         self.oldest_pending_seconds = self._gauge(
             names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
         )
