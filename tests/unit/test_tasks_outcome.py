@@ -27,11 +27,11 @@ from tests.trial import ERRORS
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
-def claim(*, attempt: int = 1, max_attempts: int = 3) -> Claim:
+def claim(*, attempt: int = 1, max_attempts: int = 3, fence: int = 7) -> Claim:
     """Return a claim of some job."""
     return Claim(
         job_id=new_id(),
-        fence=7,
+        fence=fence,
         attempt=attempt,
         max_attempts=max_attempts,
         task="trial.add",
@@ -120,6 +120,13 @@ def test_failed_is_tried_again_when_the_record_was_at_fault() -> None:
 
     assert outcome.state is JobState.RETRYING
     assert outcome.refund
+
+
+def test_failed_is_counted_when_the_record_was_at_fault_again_and_again() -> None:
+    """A task that crashes PostgreSQL itself must come to an end."""
+    outcome = failed(claim(fence=40), ValueError(), Retry(on=(OSError,)), not_its_fault=True)
+
+    assert (outcome.state, outcome.refund) == (JobState.DEAD, False)
 
 
 @pytest.mark.parametrize("name", sorted(ERRORS))

@@ -20,6 +20,8 @@ from headrace.telemetry.propagation import trace_id_now, trace_id_of
 MAX_RESULT_BYTES = 256 * 1024
 _MAX_TEXT = 16_000
 _SECOND = 1.0
+_MOST_UNCOUNTED = 30
+"""Releases of a job that may end without a counted attempt; a shutdown or a lost belt costs one as well."""
 
 
 def succeeded(claim: Claim, value: object) -> Outcome:
@@ -41,10 +43,11 @@ def failed(
 ) -> Outcome:
     """Decide for a task that raised: another attempt after a delay, or dead.
 
-    Where PostgreSQL went away under the task, it is tried again whatever its policy says, and no attempt is counted.
+    Where PostgreSQL went away under the task, it is tried again whatever its policy says, and no attempt is counted;
+    but not for ever, because a task may be what makes PostgreSQL go away.
     """
     failure = _failure(claim, error, "timed_out" if timed_out else "failed")
-    if not_its_fault:
+    if not_its_fault and claim.fence - claim.attempt < _MOST_UNCOUNTED:
         key = (claim.job_id, claim.fence)
         return Outcome(*key, JobState.RETRYING, delay_seconds=_SECOND, refund=True, failure=failure)
     if claim.attempt < claim.max_attempts and retry.allows(error):
