@@ -85,9 +85,12 @@ async def create_key(
     """Make a key and return it with its full text, which is not kept anywhere.
 
     Raises:
-        InvalidInputError: a scope is malformed, or none is given.
+        InvalidInputError: the name is empty, a scope is malformed, or none is given.
 
     """
+    if not name.strip():
+        message = "a key needs a name: whose it is, or what for"
+        raise InvalidInputError(message, (FieldError("name", message),))
     wrong = tuple(
         FieldError("scope", f"{scope!r} is no scope, such as jobs:write or *")
         for scope in scopes

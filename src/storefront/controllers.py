@@ -143,6 +143,10 @@ class AnalyticsController(Controller):
         cursor: Cursor = None,
     ) -> Page[SalesOfDay]:
         """List how many orders were confirmed per day and currency, and what they amount to, newest first."""
+        if first and last and first > last:
+            wrong = FieldError("from", "this is after the last day, `to`")
+            message = f"from: {wrong.message}"
+            raise InvalidInputError(message, (wrong,))
         async with _record_of(request).engine.connect() as connection:
             found = await analytics.list_sales(
                 connection, first=first or date.min, last=last or date.max, before=_sales_place(cursor), limit=limit + 1
@@ -185,9 +189,13 @@ def _as_placed(order: Order) -> OrderState:
 
 
 def _in_utc(moment: datetime, field: str) -> datetime:
-    """Return a time in UTC, taking one without offset as UTC."""
+    """Return a time in UTC."""
+    if moment.tzinfo is None:
+        wrong = FieldError(field, "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z")
+        message = f"{field}: {wrong.message}"
+        raise InvalidInputError(message, (wrong,))
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment.astimezone(UTC)
     except OverflowError as error:
         wrong = FieldError(field, "this time does not exist in UTC")
         message = f"{field}: {wrong.message}"

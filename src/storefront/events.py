@@ -8,11 +8,15 @@ Never change the meaning of a field: publish a new version.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from headrace.events.registry import event
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its offset."""
 
 
 class OrderItem(msgspec.Struct, frozen=True):
@@ -29,7 +33,7 @@ class OrderCreated(msgspec.Struct, frozen=True, kw_only=True):
 
     order_id: UUID
     actor: str
-    created_at: datetime
+    created_at: Moment
     customer_email: str
     currency: str
     items: tuple[OrderItem, ...]
@@ -42,7 +46,7 @@ class OrderConfirmed(msgspec.Struct, frozen=True, kw_only=True):
 
     order_id: UUID
     actor: str
-    confirmed_at: datetime
+    confirmed_at: Moment
     currency: str
     total_cents: int
 

@@ -18,12 +18,14 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import ClientException
 
+from headrace.api.answers import header_of
 from headrace.errors import FieldError, InvalidInputError
 from headrace.keys import Principal
 
 _PLACE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$")
 _MEMBER: Final = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _INDEX: Final = re.compile(r"\[(\d+|\.\.\.)\]")
+_JSON: Final = "application/json"
 _NUL: Final = "the character NUL is not allowed"
 
 
@@ -34,12 +36,21 @@ class StrictRequest(Request[Principal, Principal, State]):
         """Return the decoded body.
 
         Raises:
-            ClientException: it is not JSON (400).
+            ClientException: it is not JSON (400), or is said to be something else (415).
             InvalidInputError: it is JSON of another shape (422).
 
         """
+        if not _says_json(header_of(self.scope, b"content-type")):
+            message = "send application/json"
+            raise ClientException(message, status_code=415)
         field = self.route_handler.parsed_data_field
         return decode(await self.body(), Any if field is None else field.annotation)
+
+
+def _says_json(content_type: str | None) -> bool:
+    """Tell whether a body is said to be JSON; who says nothing sends JSON."""
+    kind = (content_type or _JSON).partition(";")[0].strip().lower()
+    return kind == _JSON or kind.endswith("+json")
 
 
 def decode(body: bytes, kind: Any, *, at: str = "") -> Any:  # noqa: ANN401 - a value of the type that is asked for

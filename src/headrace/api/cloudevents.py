@@ -27,7 +27,10 @@ SINGLE_BYTES: Final = 1024 * 1024
 
 _NAMED: Final = frozenset(Attributes.__struct_fields__)
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,20}")
-_RESERVED: Final = frozenset({"data_base64"})
+# RFC 3986, 4.1: only these characters, and a colon in the first segment only after a scheme
+_URI_REFERENCE: Final = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.-]*:|(?![^/?#]*:))(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*"
+)
 
 
 def events_of(body: bytes, content_type: str, declared: Mapping[str, EventType]) -> list[NewEvent]:
@@ -55,6 +58,8 @@ def events_of(body: bytes, content_type: str, declared: Mapping[str, EventType])
 def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType], at: str) -> NewEvent:
     named = {name: value for name, value in member.items() if name in _NAMED}
     attributes: Attributes = decode(msgspec.json.encode(named), Attributes, at=at)
+    if not _URI_REFERENCE.fullmatch(attributes.source):
+        _refuse(_within(at, "source"), "this must be a URI-reference, such as https://shop.example or /shop")
     event_type = declared.get(attributes.type)
     if event_type is None:
         _refuse(_within(at, "type"), f"no application declares the event type {attributes.type}")
@@ -70,7 +75,9 @@ def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType],
 
 def _check_extensions(extensions: Mapping[str, msgspec.Raw], at: str) -> None:
     for name, value in extensions.items():
-        if name in _RESERVED or not _EXTENSION.fullmatch(name):
+        if name == "data_base64":
+            _refuse(_within(at, name), "binary data are not taken: send JSON as data")
+        if not _EXTENSION.fullmatch(name):
             _refuse(_within(at, name), "an extension is named by up to 20 lower-case letters and digits")
         decode(bytes(value), str | int | float | bool, at=_within(at, name))
 

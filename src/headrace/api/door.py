@@ -14,7 +14,7 @@ from typing import Any
 from litestar import Request
 
 from headrace.api.auth import KeyRing
-from headrace.api.job_requests import JobRequests
+from headrace.api.job_requests import JobRequests, offered
 from headrace.api.watch import SystemWatch, open_watch
 from headrace.application import Registry
 from headrace.database.record import Record
@@ -56,7 +56,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             settings=settings,
             registry=registry,
             record=record,
-            requests=JobRequests(registry.tasks),
+            requests=JobRequests(offered(registry.tasks)),
             intake=intake,
             endings=endings,
             queues=queues,

@@ -21,6 +21,7 @@ from headrace.jobs.call import MAX_ARGS_BYTES, Call, Options
 from headrace.tasks.contract import Task
 
 MOST_JOBS: Final = 10_000
+_OWN: Final = "headrace."
 _TEN_YEARS_SECONDS: Final = 10 * 366 * 86_400
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -44,6 +45,11 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     concurrency_key: Text | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     tags: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
+
+
+def offered(tasks: Mapping[str, Task[Any, Any]]) -> dict[str, Task[Any, Any]]:
+    """Return the tasks that callers may ask for: not those by which Headrace itself does its work."""
+    return {name: task for name, task in tasks.items() if not name.startswith(_OWN)}
 
 
 class JobRequests:

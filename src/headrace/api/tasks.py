@@ -11,6 +11,7 @@ import msgspec
 from litestar import Request, Router, get
 
 from headrace.api.door import door_of
+from headrace.api.job_requests import offered
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name
 from headrace.tasks.contract import Task
 
@@ -42,7 +43,7 @@ async def find_tasks(
     request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[TaskShown]:
     """Return the declared tasks, by name."""
-    page = page_by_name(door_of(request).registry.tasks.values(), limit, cursor, lambda task: task.name)
+    page = page_by_name(offered(door_of(request).registry.tasks).values(), limit, cursor, lambda task: task.name)
     return Page([_shown(task) for task in page.items], page.next_cursor)
 
 

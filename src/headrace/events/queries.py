@@ -148,11 +148,7 @@ async def list_events(record: Record, chosen: EventFilter, *, limit: int, before
 
 async def history_of(connection: AsyncConnection, subject: str, *, until: datetime | None = None) -> list[Event]:
     """Return all events of a subject up to a time, oldest first: what its state is folded from."""
-    query = (
-        _EVENT
-        + "WHERE e.subject = :subject AND (CAST(:until AS timestamptz) IS NULL OR e.time <= :until) ORDER BY e.id"
-    )
-    rows = await connection.execute(text(query), {"subject": subject, "until": until})
+    rows = await connection.execute(_HISTORY, {"subject": subject, "until": until})
     return [_event(row) for row in rows]
 
 

@@ -8,6 +8,7 @@ guess: a code appears only where the record shows its cause.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
@@ -87,6 +88,10 @@ async def explain_job(record: Record, job_id: UUID) -> Explanation:
     return Explanation(state, list(_reasons(row, state)), _ahead(row, state) if waits else 0)
 
 
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _ahead(row: Row[Any], state: JobState) -> int:
     if state is JobState.QUEUED:
         return int(row.queued_ahead)
@@ -101,7 +106,7 @@ def _reasons(row: Row[Any], state: JobState) -> Iterator[Reason]:
         return
     if row.not_due and state in {JobState.SCHEDULED, JobState.RETRYING}:
         what = "its next attempt" if state is JobState.RETRYING else "it"
-        yield Reason(Code.NOT_DUE, f"{what} is due at {row.run_at.isoformat()}")
+        yield Reason(Code.NOT_DUE, f"{what} is due at {_written(row.run_at)}")
     if row.paused and state is not JobState.QUEUED:
         yield Reason(Code.QUEUE_PAUSED, f"the queue {row.queue} is paused")
     if not row.workers:
