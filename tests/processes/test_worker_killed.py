@@ -145,6 +145,26 @@ async def test_nothing_is_lost_or_counted_when_a_worker_is_told_to_end_under_loa
     assert await world.rows("SELECT count(*) FROM job_attempts") == [(0,)]
 
 
+async def test_worker_ends_when_its_manager_is_killed(world: World) -> None:
+    """SIGKILL of Taskiq's first process leaves no worker behind that nobody can stop; what it runs, it finishes."""
+    world.relay()
+    manager = world.worker()
+    (pid,) = await world.registered("worker")
+    (job_id,) = await world.enqueue(sleep.call(1.5))
+    await world.runner_of(job_id)
+
+    manager.kill()
+    job = await world.finished(job_id)
+    await world.eventually(lambda: _is_gone(pid), 10)
+
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
+    assert await world.pids("worker") == []
+
+
+async def _is_gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid)
+
+
 async def test_worker_ends_in_time_when_a_task_ignores_its_cancellation(world: World) -> None:
     """A stubborn task does not hold up a shutdown for ever; its job runs elsewhere."""
     world.relay()

@@ -16,6 +16,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from multiprocessing import parent_process
 from types import FrameType
 from typing import Any
 
@@ -43,6 +44,7 @@ logger = structlog.get_logger(__name__)
 
 _QUEUES = Pace(interval_seconds=1.0)
 _RECONCILE = Pace(interval_seconds=1.0, last_backoff_seconds=1.0)
+_LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
 """How long interrupted runs may take to end, and their outcomes to be recorded."""
 _SPARE_CONNECTIONS = 2
@@ -123,6 +125,7 @@ class Worker:
             repeat("reconcile", lambda: reconciliation.run_once(self.execution), _RECONCILE, Stop()),
         )
         self._run("patience", self._lose_patience())
+        self._run("orphan", self._end_with_parent())
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt."""
@@ -170,6 +173,16 @@ class Worker:
         if stubborn := self.execution.running():
             logger.critical("runs_do_not_end", count=len(stubborn), first=str(min(stubborn)[0]))
             os._exit(_EXIT_FAILED)
+
+    async def _end_with_parent(self) -> None:
+        """Ask for the end, as a signal would, when Taskiq's manager has died: nobody else will."""
+        manager = parent_process()
+        while manager is not None and manager.is_alive():
+            if await self._stop.wait(_LOOK_SECONDS):
+                return
+        if manager is not None:
+            logger.warning("manager_died")
+            signal.raise_signal(signal.SIGTERM)
 
     def _run(self, name: str, part: Any) -> None:  # noqa: ANN401 - any coroutine
         task = asyncio.create_task(part, name=name)
