@@ -67,7 +67,7 @@ def test_stack_file_names_the_processes_that_work_when_it_is_read(stack: Stack) 
     commands = {name: " ".join(process.cmdline()) for name, process in processes.items()}
 
     assert processes["worker"].parent() is not None
-    assert "taskiq" in " ".join(psutil.Process(processes["worker"].ppid()).cmdline())
+    assert "workers.tasks:broker" in " ".join(psutil.Process(processes["worker"].ppid()).cmdline())
     assert "postgres" in commands["postgres"]
     assert "valkey-server" in commands["redis"]
     assert all(name in commands[name] for name in ("api", "relay", "consume", "cron"))

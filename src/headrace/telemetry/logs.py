@@ -21,7 +21,7 @@ from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "uvicorn", "uvicorn.error", "uvicorn.access")
+_CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "mail.log", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 def configure_logging(settings: Settings, role: str) -> None:
