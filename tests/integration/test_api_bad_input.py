@@ -100,6 +100,9 @@ NOWHERE: list[tuple[str, str, int]] = [
 
 
 EVENTS: list[tuple[dict[str, object], str]] = [
+    ({"source": "not a uri"}, "source"),
+    ({"source": "1a:b"}, "source"),
+    ({"data_base64": "AA=="}, "data_base64"),
     ({"specversion": "0.3"}, "specversion"),
     ({"id": ""}, "id"),
     ({"source": None}, "source"),
@@ -160,6 +163,20 @@ async def test_job_is_refused_when_a_value_is_wrong(client: httpx.AsyncClient) -
     assert {answer.status_code for answer in answers} == {422}
     assert [answer.json()["errors"][0]["field"] for answer in answers] == [field for _, field in JOBS]
     assert (await client.get("/v1/jobs")).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [("application/x-www-form-urlencoded", 415), ("text/plain", 415), ("Application/JSON; charset=utf-8", 202)],
+)
+async def test_job_is_refused_when_its_body_is_said_to_be_no_json(
+    client: httpx.AsyncClient, content_type: str, status: int
+) -> None:
+    """Who says nothing, or JSON, is heard; anything else is 415."""
+    said = await client.post("/v1/jobs", content=json.dumps(ECHO), headers={"Content-Type": content_type})
+    silent = await client.post("/v1/jobs", content=json.dumps(ECHO).encode())
+
+    assert (said.status_code, silent.status_code) == (status, 202)
 
 
 async def test_batch_is_refused_whole_when_one_job_is_wrong(client: httpx.AsyncClient) -> None:

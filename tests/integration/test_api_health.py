@@ -238,9 +238,27 @@ async def test_arguments_are_typed_when_the_api_describes_itself(api: tuple[http
     assert schemas["Line"]["properties"]["quantity"] == {"type": "integer"}
     assert "application/problem+json" in create["responses"]["default"]["content"]
     assert "JobPage" in schemas
+    assert set(create["responses"]["202"]["headers"]) == {"Trace-Id", "Idempotent-Replay", "Location"}
+    assert "Retry-After" in create["responses"]["default"]["headers"]
+    assert set(schemas["Progress"]["properties"]) == {"done", "total", "note"}
     assert "application/cloudevents-batch+json" in document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
     assert set(schemas["CloudEvent"]["required"]) == {"specversion", "id", "source", "type"}
     assert document["security"] == [{"key": []}]
+
+
+async def test_events_are_typed_when_the_api_describes_itself(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """OpenAPI describes one event and a batch, with the data of each declared type."""
+    client, _ = api
+
+    document = (await client.get("/openapi.json")).json()
+
+    content = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
+    schemas = document["components"]["schemas"]
+    one = content["application/cloudevents+json"]["schema"]
+    assert content["application/cloudevents-batch+json"]["schema"]["items"] == one
+    assert one["discriminator"]["mapping"] == {"trial.thing.happened": "#/components/schemas/ThingHappenedEvent"}
+    assert schemas["ThingHappenedEvent"]["properties"]["data"] == {"$ref": "#/components/schemas/ThingHappenedData"}
+    assert set(schemas["ThingHappenedData"]["properties"]) == {"thing", "count"}
 
 
 async def test_docs_load_nothing_from_elsewhere_when_they_are_read(api: tuple[httpx.AsyncClient, Door]) -> None:

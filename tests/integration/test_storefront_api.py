@@ -306,6 +306,7 @@ async def test_analytics_and_audit_are_listed_when_orders_are_confirmed(api: htt
     ("query", "field"),
     [
         ("/v1/analytics/orders?from=yesterday", "from"),
+        ("/v1/analytics/orders?from=2026-02-01&to=2026-01-01", "from"),
         ("/v1/analytics/orders?limit=0", "limit"),
         ("/v1/analytics/orders?limit=201", "limit"),
         ("/v1/analytics/orders?cursor=%F0%9F%98%80", "cursor"),

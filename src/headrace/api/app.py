@@ -38,7 +38,7 @@ def create_app(door: Door) -> ASGIApp:
     def describe() -> dict[str, Any]:
         # an application of its own: the one that serves would add Litestar's pages, which load scripts from elsewhere
         described = _litestar(door, _routes(door), openapi_config(version("headrace")))
-        return completed(described.openapi_schema.to_schema())
+        return completed(described.openapi_schema.to_schema(), door.registry.events)
 
     served = _litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None)
     return Traced(Methods(served), door.metrics)

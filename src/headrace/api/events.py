@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.params import QueryParameter
@@ -99,11 +98,7 @@ async def publish(request: Request[Any, Any, Any]) -> Response[EventIds]:
     async def work(tx: Transaction) -> Answer:
         return Answer(202, EventIds(await publish_from_outside(tx, events)))
 
-    try:
-        return await once(request, work)
-    except asyncpg.UniqueViolationError:
-        # another producer's event took the same UUIDv7 at this very moment: now that is seen, and ours gets a new one
-        return await once(request, work)
+    return await once(request, work)
 
 
 @get("/v1/events", summary="List events")

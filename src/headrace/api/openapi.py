@@ -8,7 +8,7 @@ first asked for. Never write by hand here what a handler's own types say.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,11 +21,24 @@ from litestar.typing import FieldDefinition
 from headrace.api.cloudevents import BATCH, MOST_EVENTS, SINGLE
 from headrace.api.problems import MEDIA_TYPE, Problem
 from headrace.events.intake import Attributes
+from headrace.events.registry import EventType
 
 TAG: Final = "task"
 _GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _REF: Final = "#/components/schemas/"
+_HEADERS: Final[dict[str, Any]] = {
+    "Trace-Id": {"description": "the trace of the request", "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
+    "Location": {"description": "where it is", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "seconds; where the same request may succeed later",
+        "schema": {"type": "integer"},
+    },
+    "Idempotent-Replay": {
+        "description": "`true` where this is the first answer, given again",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
 _DESCRIPTION: Final = """\
 Everything that must happen after a request was answered: jobs, events and schedules.
 
@@ -59,16 +72,26 @@ def openapi_config(version: str) -> OpenAPIConfig:
     )
 
 
-def completed(document: dict[str, Any]) -> dict[str, Any]:
-    """Complete the document that Litestar has made."""
+class Progress(msgspec.Struct, frozen=True):
+    """How far a running job is."""
+
+    done: int | float
+    total: int | float | None
+    note: str | None
+
+
+def completed(document: dict[str, Any], events: Mapping[str, EventType]) -> dict[str, Any]:
+    """Complete the document that Litestar has made, with the types of the declared events."""
     schemas = document["components"]["schemas"]
     _, described = msgspec.json.schema_components(
-        [Attributes, Problem], schema_hook=_any_json, ref_template=_REF + "{name}"
+        [Attributes, Problem, Progress], schema_hook=_any_json, ref_template=_REF + "{name}"
     )
     schemas |= described | {"CloudEvent": described.pop("Attributes")}
-    document["paths"]["/v1/events"]["post"]["requestBody"] = _events_body()
+    schemas["Job"]["properties"]["progress"] = {"oneOf": [{"$ref": f"{_REF}Progress"}, {"type": "null"}]}
+    document["paths"]["/v1/events"]["post"]["requestBody"] = _events_body(_event_schemas(events, schemas))
     for path, method, operation in _operations(document):
         operation["responses"].pop("400", None)
+        _add_headers(path, method, operation["responses"])
         operation["responses"]["default"] = _problem_response()
         if not path.startswith("/v1"):
             operation["security"] = []
@@ -92,15 +115,55 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
 
 
 def _problem_response() -> dict[str, Any]:
-    return {"description": "What went wrong", "content": {MEDIA_TYPE: {"schema": {"$ref": f"{_REF}Problem"}}}}
+    problem = {"schema": {"$ref": f"{_REF}Problem"}}
+    headers = {name: _HEADERS[name] for name in ("Trace-Id", "Retry-After")}
+    return {"description": "What went wrong", "headers": headers, "content": {MEDIA_TYPE: problem}}
+
+
+def _add_headers(path: str, method: str, responses: dict[str, Any]) -> None:
+    """Declare the headers of the answers that are not problems."""
+    for status, response in responses.items():
+        names = ["Trace-Id"]
+        if method == "post" and path.startswith("/v1"):
+            names.append("Idempotent-Replay")
+        if status == "201" or (path, method) == ("/v1/jobs", "post"):
+            names.append("Location")
+        if status == "503":
+            names.append("Retry-After")
+        response["headers"] = response.get("headers", {}) | {name: _HEADERS[name] for name in names}
 
 
 def _any_json(_: type) -> dict[str, Any]:
     return {"description": "any JSON"}
 
 
-def _events_body() -> dict[str, Any]:
-    one = {"$ref": f"{_REF}CloudEvent"}
+def _event_schemas(events: Mapping[str, EventType], schemas: dict[str, Any]) -> dict[str, str]:
+    """Add the schema of a CloudEvent of each declared type, and of its data; return the references by type."""
+    declared = sorted(events.values(), key=lambda one: one.type)
+    references, described = msgspec.json.schema_components(
+        [one.data_type for one in declared], schema_hook=_any_json, ref_template=f"{_REF}{{name}}Data"
+    )
+    schemas |= {f"{name}Data": schema for name, schema in described.items()}
+    found: dict[str, str] = {}
+    for one, reference in zip(declared, references, strict=True):
+        event = schemas["CloudEvent"]
+        own = {"type": {"type": "string", "const": one.type}, "data": reference}
+        name = str(reference["$ref"]).removeprefix(_REF).removesuffix("Data") + "Event"
+        schemas[name] = event | {
+            "title": name,
+            "description": one.description,
+            "properties": event["properties"] | own,
+            "required": [*event["required"], "data"],
+        }
+        found[one.type] = _REF + name
+    return found
+
+
+def _events_body(declared: Mapping[str, str]) -> dict[str, Any]:
+    one: dict[str, Any] = {"$ref": f"{_REF}CloudEvent"}
+    if declared:
+        members = [{"$ref": reference} for reference in declared.values()]
+        one = {"oneOf": members, "discriminator": {"propertyName": "type", "mapping": dict(declared)}}
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": MOST_EVENTS}
     return {"required": True, "content": {SINGLE: {"schema": one}, BATCH: {"schema": many}}}
 
