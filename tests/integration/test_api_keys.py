@@ -59,6 +59,14 @@ async def test_path_is_open_when_it_is_public(api: tuple[httpx.AsyncClient, Door
     assert len(answer.headers["trace-id"]) == 32
 
 
+async def test_key_is_refused_when_it_has_no_name(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """A key says whose it is."""
+    _, door = api
+
+    with pytest.raises(InvalidInputError, match="needs a name"):
+        await create_key(door.record, " ", ["*"])
+
+
 @pytest.mark.parametrize(
     ("scopes", "expected"),
     [

@@ -322,7 +322,14 @@ async def test_parameter_is_named_when_it_is_wrong(api: httpx.AsyncClient, query
 
 
 @pytest.mark.parametrize(
-    "at", ["yesterday", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "2026-13-01T00:00:00Z"]
+    "at",
+    [
+        "2026-01-01T00:00:00",
+        "yesterday",
+        "0001-01-01T00:00:00%2B14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-13-01T00:00:00Z",
+    ],
 )
 async def test_time_is_refused_when_it_is_none(api: httpx.AsyncClient, at: str) -> None:
     """A time that cannot be is the caller's fault."""
