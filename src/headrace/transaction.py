@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import new_id
 from headrace.database.away import reaching
-from headrace.database.driver import within
+from headrace.database.driver import commit, within
 from headrace.database.record import Bell, Record
 from headrace.events.log import append_events, new_event
 from headrace.events.model import NewEvent
@@ -95,8 +95,9 @@ async def transaction(record: Record) -> AsyncIterator[Transaction]:
     """
     async with AsyncExitStack() as stack:
         with reaching():
-            connection = await stack.enter_async_context(record.engine.begin())
+            connection = await stack.enter_async_context(record.engine.connect())
         tx = Transaction(connection)
         yield tx
+        await commit(connection)
     for bell in tx.bells:
         record.wakeup.ring(bell)

@@ -3,7 +3,7 @@
 Owns its borrowing. SQLAlchemy costs about as much as a batch of 500 rows does; the statements that carry every event go
 past it: `borrowed` for one by one, each its own transaction, `within` for those of a transaction that SQLAlchemy began.
 A connection that broke is thrown away and not given back.
-Never begin, commit or roll back on it.
+Never begin, commit or roll back on it: `commit` here ends what `within` has begun.
 """
 
 from __future__ import annotations
@@ -51,3 +51,21 @@ async def within(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Reco
     if not driver.is_in_transaction():
         await raw.dbapi_connection._start_transaction()  # noqa: SLF001 - SQLAlchemy has no other way to begin at once
     return driver
+
+
+async def commit(connection: AsyncConnection) -> None:
+    """Commit the transaction of a connection, whoever has begun it; one that nobody has begun is nothing to commit.
+
+    Where no statement went through SQLAlchemy, neither does the commit: its way there costs as much as the statement.
+    """
+    if connection.in_transaction():
+        await connection.commit()
+        return
+    adapted = (await connection.get_raw_connection()).dbapi_connection
+    if adapted is None or not adapted._started:  # noqa: SLF001 - what `within` has begun, SQLAlchemy knows by this alone
+        return
+    try:
+        await adapted._commit_and_discard()  # noqa: SLF001 - what SQLAlchemy's own commit calls
+    except DRIVER_ERRORS:
+        await connection.invalidate()
+        raise
