@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath, JSONBody, Parameter, QueryParameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of, place_of
@@ -122,9 +122,8 @@ class OrdersController(Controller):
         )
 
 
-# Deprecated, yet with `QueryParameter(name=…)` an error names the argument of Python, which no caller knows.
-FirstDay = Annotated[date | None, Parameter(query="from", description="the first day, UTC")]
-LastDay = Annotated[date | None, Parameter(query="to", description="the last day, UTC, included")]
+FirstDay = Annotated[date | None, QueryParameter(name="from", description="the first day, UTC")]
+LastDay = Annotated[date | None, QueryParameter(name="to", description="the last day, UTC, included")]
 
 
 class AnalyticsController(Controller):
