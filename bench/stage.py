@@ -28,6 +28,8 @@ from headrace.stack.readiness import postgres_answers, redis_answers, until
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 30.0
+_LAST_WORDS = 1000
+"""How many characters of a process's log are shown when a measurement fails."""
 _SERVED = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 
 
@@ -97,6 +99,9 @@ def _running(program: Program, log: Path) -> Iterator[psutil.Process]:
         )
     try:
         yield psutil.Process(process.pid)
+    except Exception:
+        print(f"--- {program.name} said last:\n{log.read_text(errors='replace')[-_LAST_WORDS:]}", file=sys.stderr)
+        raise
     finally:
         process.send_signal(program.stop_signal)
         process.wait(timeout=program.stop_seconds)
