@@ -39,6 +39,14 @@ _RAISED = (Exception, asyncio.CancelledError, SystemExit, BaseExceptionGroup)
 """What a task may raise. A KeyboardInterrupt is the operator's, and passes."""
 
 
+class _RefusedError(Exception):
+    """What the task returned cannot be stored: its session must not commit."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 class Interruption(Enum):
     """Why a running attempt is cancelled from outside."""
 
@@ -109,6 +117,8 @@ class Execution:
         bound = asyncio.timeout(policy.timeout_seconds)
         try:
             return await self._run(claim, task, args, bound)
+        except _RefusedError as refused:
+            return refused.outcome
         except FencedError:
             logger.warning("attempt_fenced", job_id=str(claim.job_id), attempt=claim.attempt)
             return None
@@ -132,8 +142,7 @@ class Execution:
             if context.session is None:
                 return outcome
             if outcome.state is not JobState.SUCCEEDED:
-                await context.session.connection.rollback()
-                return outcome
+                raise _RefusedError(outcome)  # the session rolls back, whichever way its statements went
             await settle_within(context.session, outcome)
             return None
 
