@@ -31,7 +31,7 @@ async def plans(record: Record) -> list[str]:
 
     event.listen(record.engine.sync_engine, "before_cursor_execute", note)
     async with record.engine.connect() as connection:
-        await queue_standings(connection)
+        await queue_standings(connection, {})
     for chosen in (JobFilter(task="rare"), JobFilter(queue="mail"), *(JobFilter(state=state) for state in JobState)):
         await page_of_jobs(record, chosen, limit=50)
     event.remove(record.engine.sync_engine, "before_cursor_execute", note)

@@ -21,6 +21,7 @@ from headrace.database.record import Record
 from headrace.jobs.ending import Endings, open_endings
 from headrace.jobs.intake import Intake, open_intake
 from headrace.jobs.queues import KnownQueues
+from headrace.jobs.standing import Tally
 from headrace.settings import Settings
 from headrace.telemetry.metrics import Metrics
 
@@ -38,6 +39,7 @@ class Door:
     queues: KnownQueues
     keys: KeyRing
     watch: SystemWatch
+    succeeded: Tally
     metrics: Metrics
 
 
@@ -62,5 +64,6 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             queues=queues,
             keys=KeyRing(record, settings.api_key),
             watch=watch,
+            succeeded=Tally(),
             metrics=Metrics(),
         )

@@ -23,7 +23,7 @@ async def find_queues(
 ) -> Page[QueueStanding]:
     """Return the queues, by name."""
     async with door_of(request).record.engine.connect() as connection:
-        found = await queue_standings(connection)
+        found = await queue_standings(connection, await door_of(request).succeeded.counts(connection))
     return page_by_name(found, limit, cursor, lambda queue: queue.name)
 
 
@@ -53,7 +53,8 @@ async def _set(request: Request[Any, Any, Any], name: str, *, paused: bool) -> R
     async def work(tx: Transaction) -> Answer:
         await set_paused(tx, name, paused=paused)
         tx.bells.add(Bell.JOBS)
-        (queue,) = [found for found in await queue_standings(tx.connection) if found.name == name]
+        succeeded = await door_of(request).succeeded.counts(tx.connection)
+        (queue,) = [found for found in await queue_standings(tx.connection, succeeded) if found.name == name]
         return Answer(200, queue)
 
     return await once(request, work)
