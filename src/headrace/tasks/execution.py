@@ -117,8 +117,6 @@ class Execution:
         bound = asyncio.timeout(policy.timeout_seconds)
         try:
             return await self._run(claim, task, args, bound)
-        except _RefusedError as refused:
-            return refused.outcome
         except FencedError:
             logger.warning("attempt_fenced", job_id=str(claim.job_id), attempt=claim.attempt)
             return None
@@ -134,17 +132,20 @@ class Execution:
     async def _run(
         self, claim: Claim, task: Task[Any, Any], args: msgspec.Struct, bound: asyncio.Timeout
     ) -> Outcome | None:
-        async with AsyncExitStack() as stack:
-            context = Run(claim, record=self._record, providers=self._providers, stack=stack, seats=self._seats)
-            async with bound:
-                value = await task.function(context, **msgspec.structs.asdict(args))
-            outcome = succeeded(claim, value)
-            if context.session is None:
-                return outcome
-            if outcome.state is not JobState.SUCCEEDED:
-                raise _RefusedError(outcome)  # the session rolls back, whichever way its statements went
-            await settle_within(context.session, outcome)
-            return None
+        try:
+            async with AsyncExitStack() as stack:
+                context = Run(claim, record=self._record, providers=self._providers, stack=stack, seats=self._seats)
+                async with bound:
+                    value = await task.function(context, **msgspec.structs.asdict(args))
+                outcome = succeeded(claim, value)
+                if context.session is None:
+                    return outcome
+                if outcome.state is not JobState.SUCCEEDED:
+                    raise _RefusedError(outcome)  # the session rolls back, whichever way its statements went
+                await settle_within(context.session, outcome)
+                return None
+        except _RefusedError as refused:
+            return refused.outcome
 
 
 def _interrupted(claim: Claim, error: BaseException, reason: Interruption) -> Outcome:
