@@ -1,8 +1,8 @@
 """How the queues stand: what waits in each, since when, and who serves it.
 
 Owns the counts that the API and the metrics show: of jobs that are unfinished, and of those that stopped without
-success, exactly, from partial indexes. No index holds the succeeded ones, which are as many as the retention keeps: a
-`Tally` counts them for the API at a bounded share of the time, and the metrics, scraped every few seconds, leave them out.
+success, exactly, from partial indexes. No index holds the succeeded ones, which are as many as the retention keeps:
+a `Tally` counts them for the API at a bounded share of the time; the metrics, scraped all the time, leave them out.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class QueueStanding(msgspec.Struct, frozen=True):
     name: str
     paused: bool
     counts: dict[str, int]
-    """Jobs by state, those of which there are any; `succeeded` is left out with more than two million jobs on record."""
+    """Jobs by state, those of which there are any; without `succeeded` where over two million jobs are on record."""
     oldest_pending_age_seconds: float | None
     workers: int
     """Worker processes that are alive and serve this queue."""
