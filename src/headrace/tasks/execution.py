@@ -32,6 +32,7 @@ from headrace.tasks.run import Run
 from headrace.telemetry.messages import Message
 from headrace.telemetry.scope import Scope
 from headrace.telemetry.spans import run
+from headrace.transaction import Transaction
 
 logger = structlog.get_logger(__name__)
 
@@ -140,12 +141,17 @@ class Execution:
                 outcome = succeeded(claim, value)
                 if context.session is None:
                     return outcome
-                if outcome.state is not JobState.SUCCEEDED:
-                    raise _RefusedError(outcome)  # the session rolls back, whichever way its statements went
-                await settle_within(context.session, outcome)
+                await _settle(context.session, outcome)
                 return None
         except _RefusedError as refused:
             return refused.outcome
+
+
+async def _settle(session: Transaction, outcome: Outcome) -> None:
+    """Settle within the session. Where this raises, it rolls back, whichever way its statements went."""
+    if outcome.state is not JobState.SUCCEEDED:
+        raise _RefusedError(outcome)
+    await settle_within(session, outcome)
 
 
 def _interrupted(claim: Claim, error: BaseException, reason: Interruption) -> Outcome:
