@@ -45,7 +45,7 @@ class Transaction:
         It saves what SQLAlchemy costs, two thirds of a small statement. Its errors are asyncpg's own. Never begin,
         commit or roll back on it.
         """
-        if self._driver is None:
+        if self._driver is None or not self._driver.is_in_transaction():
             self._driver = await within(self.connection)
         return self._driver
 

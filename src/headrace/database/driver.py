@@ -17,6 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import UnavailableError
 
+_BEGUN = "headrace.begun"
+"""Where a connection keeps SQLAlchemy's name of the transaction that `within` began."""
+
 
 @asynccontextmanager
 async def borrowed(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
@@ -50,15 +53,19 @@ async def within(connection: AsyncConnection) -> asyncpg.Connection[asyncpg.Reco
         raise UnavailableError(message)
     if not driver.is_in_transaction():
         await raw.dbapi_connection._start_transaction()  # noqa: SLF001 - SQLAlchemy has no other way to begin at once
+    known = connection.sync_connection
+    if known is not None and not known.in_transaction():  # or a rollback by SQLAlchemy would end nothing
+        connection.info[_BEGUN] = known.begin()
     return driver
 
 
 async def commit(connection: AsyncConnection) -> None:
     """Commit the transaction of a connection, whoever has begun it; one that nobody has begun is nothing to commit.
 
-    Where no statement went through SQLAlchemy, neither does the commit: its way there costs as much as the statement.
+    What `within` has begun is committed past SQLAlchemy: its way there costs as much as the statement.
     """
-    if connection.in_transaction():
+    known = connection.sync_connection
+    if known is not None and known.in_transaction() and connection.info.get(_BEGUN) is not known.get_transaction():
         await connection.commit()
         return
     adapted = (await connection.get_raw_connection()).dbapi_connection
