@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -36,13 +37,20 @@ def upgrade(database_url: str, packages: Sequence[str] = ()) -> None:
     """Run every missing migration of Headrace and of the applications' migration packages, then make partitions.
 
     Raises:
-        ConfigurationError: PostgreSQL does not answer, or an application's package has no migrations.
+        ConfigurationError: PostgreSQL does not answer, an application's package has no migrations, or the database has
+            migrations that this code does not know.
 
     """
     try:
         asyncio.run(_upgrade(database_url, packages))
     except OSError as error:
         message = f"PostgreSQL does not answer where HEADRACE_DATABASE_URL says: {error}"
+        raise ConfigurationError(message) from error
+    except CommandError as error:
+        message = (
+            f"the migrations of this code and of the database do not meet ({error}): install the newer Headrace, name "
+            "the application that owns them in HEADRACE_APPLICATIONS, or use another database"
+        )
         raise ConfigurationError(message) from error
 
 
