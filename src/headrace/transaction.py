@@ -99,5 +99,7 @@ async def transaction(record: Record) -> AsyncIterator[Transaction]:
         tx = Transaction(connection)
         yield tx
         await commit(connection)
+        stack.pop_all()  # nothing is under way: to close it needs no task that protects it from a cancellation
+        await connection.close()
     for bell in tx.bells:
         record.wakeup.ring(bell)
