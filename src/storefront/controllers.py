@@ -18,7 +18,8 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from headrace.api.idempotency import Answer, once
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_of, place_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_of
+from headrace.cursors import id_of, place_of
 from headrace.database.record import Record
 from headrace.errors import FieldError, InvalidInputError
 from headrace.events.queries import history_of

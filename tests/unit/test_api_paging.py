@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.api.auth import scope_of
-from headrace.api.paging import id_of, page_by_name, page_of, place_of
+from headrace.api.paging import page_by_name, page_of
+from headrace.cursors import id_of, place_of
 from headrace.errors import InvalidInputError
 from headrace.keys import Principal
 

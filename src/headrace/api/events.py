@@ -18,8 +18,9 @@ from sqlalchemy import text
 from headrace.api.cloudevents import events_of
 from headrace.api.door import Door, door_of
 from headrace.api.idempotency import Answer, once
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_by_name, page_of, place_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
 from headrace.api.tasks import schema_of
+from headrace.cursors import id_of, place_of
 from headrace.database.record import Record
 from headrace.errors import FieldError, InvalidInputError, NotFoundError
 from headrace.events.intake import publish_from_outside

@@ -18,8 +18,9 @@ from headrace.api.answers import header_of, json_answer
 from headrace.api.door import Door, door_of
 from headrace.api.idempotency import Answer, once
 from headrace.api.job_requests import JobRequest, JobRequests
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, id_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page
 from headrace.clock import new_id
+from headrace.cursors import cursor_of, id_of
 from headrace.database.states import FINISHED, JobState
 from headrace.jobs.call import Call
 from headrace.jobs.cancel import cancel_job

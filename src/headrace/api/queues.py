@@ -11,7 +11,8 @@ from litestar import Request, Response, Router, get, post
 
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, id_of, page_by_name, page_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
+from headrace.cursors import id_of
 from headrace.database.record import Bell
 from headrace.jobs.standing import QueueStanding, WorkerStanding, queue_standings, set_paused, workers
 from headrace.transaction import Transaction
