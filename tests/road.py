@@ -22,7 +22,7 @@ from taskiq.receiver import Receiver
 from headrace import diagnostics
 from headrace.application import Registry, combine
 from headrace.database.record import Record
-from headrace.database.states import FINISHED, TRANSITIONS, JobState
+from headrace.database.states import FINISHED, JobState
 from headrace.jobs.model import Claim
 from headrace.jobs.queries import Job, job_by_id
 from headrace.loops import Stop
@@ -37,17 +37,6 @@ from tests import trial
 MIGRATIONS = ("storefront.migrations",)
 PARTS = (release_jobs, keep_jobs, mend_belt)
 BOUND_SECONDS = 15.0
-_GUARD = """
-    CREATE FUNCTION refuse_wrong_moves() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        IF NOT (OLD.state::text || '>' || NEW.state::text) = ANY({moves}) THEN
-            RAISE EXCEPTION 'a job moved from % to %', OLD.state, NEW.state;
-        END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER guard BEFORE UPDATE OF state ON jobs FOR EACH ROW
-        WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION refuse_wrong_moves();
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +111,10 @@ async def open_road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(database_url)
         stack.push_async_callback(driver.close)
-        await driver.execute(_GUARD.format(moves=_moves()))
         redis = Redis.from_url(redis_url)
         stack.push_async_callback(redis.aclose)
         resources = await stack.enter_async_context(open_resources(settings, registry))
         yield Road(settings, registry, resources, redis, driver)
-
-
-def _moves() -> str:
-    moves = [f"'{before}>{after}'" for before, afters in TRANSITIONS.items() for after in sorted(afters)]
-    return f"ARRAY[{', '.join(moves)}]"
 
 
 @asynccontextmanager

@@ -33,9 +33,11 @@ _EVENTS = """
     FROM event_log ORDER BY id
 """
 
+_DUE = "UPDATE jobs SET state = 'pending' WHERE state IN ('scheduled', 'retrying')"
+
 _RELEASE = """
     UPDATE jobs SET state = 'queued', fence = fence + 1
-    WHERE id = (SELECT id FROM jobs WHERE state IN ('pending', 'scheduled', 'retrying') ORDER BY id LIMIT 1)
+    WHERE id = (SELECT id FROM jobs WHERE state = 'pending' ORDER BY id LIMIT 1)
     RETURNING id, fence, attempt + 1, max_attempts, task, queue, args::text, traceparent, created_at
 """
 
@@ -83,12 +85,17 @@ class Road:
     async def work(self) -> int:
         """Run every unfinished job until it is finished; return how many attempts that took."""
         attempts = 0
-        while row := await self._driver.fetchrow(_RELEASE):
+        while row := await self._next():
             attempts += 1
             (won,) = await claim(self._driver, [Claim(*row)], new_id())
             if outcome := await self._execution.execute(won):
                 await settle(self._driver, [outcome])
         return attempts
+
+    async def _next(self) -> asyncpg.Record | None:
+        """Release the oldest job, however far off its time is."""
+        await self._driver.execute(_DUE)
+        return await self._driver.fetchrow(_RELEASE)
 
     async def _hand_over(self, subscription: Subscription, event: RecordedEvent) -> None:
         data: msgspec.Struct = msgspec.json.decode(event.data, type=self._registry.events[event.type].data_type)

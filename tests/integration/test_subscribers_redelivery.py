@@ -24,10 +24,21 @@ from headrace.subscribers.redelivery import Redelivery
 from headrace.tasks.execution import Execution
 from tests.lanes import Forgotten, Thing, publish, registered
 
+_DUE = "UPDATE jobs SET state = 'pending' WHERE state = 'retrying'"
+_RELEASE = "UPDATE jobs SET state = 'queued' WHERE state = 'pending'"
 _CLAIM = """
     UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, started_at = now()
     RETURNING id, fence, attempt, max_attempts, task, queue, args::text, traceparent, created_at
 """
+
+
+async def claimed(driver: asyncpg.Connection[asyncpg.Record]) -> Claim:
+    """Take the one waiting job, as the dispatcher and a worker would."""
+    await driver.execute(_DUE)
+    await driver.execute(_RELEASE)
+    row = await driver.fetchrow(_CLAIM)
+    assert row is not None
+    return Claim(*row)
 
 
 @subscriber("tests.flaky", Thing, retry=Retry(max_attempts=3, first_delay_seconds=5.0, on=(ConnectionError,)))
@@ -60,7 +71,7 @@ class Road:
 
     async def attempt(self) -> Outcome | None:
         """Run the job once."""
-        return await self._execution.execute(Claim(*await self.driver.fetchrow(_CLAIM)))
+        return await self._execution.execute(await claimed(self.driver))
 
     async def notes(self) -> list[int]:
         """Return the attempts whose effects are there."""
@@ -152,7 +163,7 @@ async def test_job_is_dead_with_the_reason_when_the_event_is_gone(road: Road) ->
 async def test_job_waits_when_this_worker_does_not_know_the_subscription(road: Road) -> None:
     """In the middle of a deploy an older worker gives the job back for another attempt."""
     await road.failed(Thing("a", 2))
-    claim = Claim(*await road.driver.fetchrow(_CLAIM))
+    claim = await claimed(road.driver)
 
     outcome = await Execution({DELIVER: Redelivery({})}, road.record, Providers({})).execute(claim)
 

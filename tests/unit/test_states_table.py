@@ -32,10 +32,10 @@ def test_every_state_is_reached_from_a_new_job() -> None:
 
 
 def test_finished_jobs_move_only_by_redrive() -> None:
-    """What succeeded stays; what stopped can only become pending again."""
+    """What succeeded stays; what stopped can only wait again, for its turn or for its parents."""
     moves = {state: TRANSITIONS[state] for state in FINISHED}
 
-    assert moves == {state: {JobState.PENDING} if state in REDRIVABLE else frozenset() for state in FINISHED}
+    assert moves == {state: {JobState.PENDING, JobState.SCHEDULED} if state in REDRIVABLE else frozenset() for state in FINISHED}
 
 
 def test_unstarted_jobs_can_be_cancelled_at_once() -> None:

@@ -1,8 +1,8 @@
 """The states of a job, and which may follow which.
 
-Owns the one transition table; the database enforces the same set by its `job_state` type, and every statement that
-moves a job names the state it comes from. Never move a job by its id alone: another process may have moved it
-already.
+Owns the one transition table. The database enforces the same set with a trigger, which also keeps every move with its
+time (the view `job_transitions`); every statement that moves a job names the state it comes from. Never move a job by
+its id alone: another process may have moved it already.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class JobState(StrEnum):
     """Where a job is on its road."""
 
     SCHEDULED = "scheduled"
-    """Waits for its `run_at`."""
+    """Waits for its `run_at`, or for its parents."""
     PENDING = "pending"
     """Due; waits until the dispatcher releases it to the belt."""
     QUEUED = "queued"
@@ -38,9 +38,9 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     ),
     JobState.RETRYING: frozenset({JobState.PENDING, JobState.CANCELLED, JobState.EXPIRED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.DEAD: frozenset({JobState.PENDING}),
-    JobState.CANCELLED: frozenset({JobState.PENDING}),
-    JobState.EXPIRED: frozenset({JobState.PENDING}),
+    JobState.DEAD: frozenset({JobState.PENDING, JobState.SCHEDULED}),
+    JobState.CANCELLED: frozenset({JobState.PENDING, JobState.SCHEDULED}),
+    JobState.EXPIRED: frozenset({JobState.PENDING, JobState.SCHEDULED}),
 }
 
 FINISHED = frozenset({JobState.SUCCEEDED, JobState.DEAD, JobState.CANCELLED, JobState.EXPIRED})

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from headrace.database.states import JobState
 from headrace.errors import FieldError, InvalidInputError
 
 P = ParamSpec("P")
@@ -88,6 +89,14 @@ def holds_nul(encoded: bytes) -> bool:
     return b"\\u0000" in encoded and _NUL.search(encoded) is not None
 
 
+class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one call sets otherwise than its task declares, read by the worker; None keeps the task's."""
+
+    first_delay_seconds: float | None = None
+    max_delay_seconds: float | None = None
+    timeout_seconds: float | None = None
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A task's name, its arguments as encoded JSON, and how it should run."""
 
@@ -103,6 +112,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     concurrency_key: str | None = None
     tags: tuple[str, ...] = ()
     parent_id: UUID | None = None
+    on_dead: str | None = None
+    """The task that is told when the job is dead."""
+    retention_seconds: float | None = None
+    """How long after its end the job leaves the record; None for the retention of all."""
+    overrides: Overrides | None = None
+    born: JobState | None = None
+    """`retrying` or `dead`, where the first attempt was made before the job: a delivery that failed."""
 
 
 class Enqueueable(Protocol[P]):

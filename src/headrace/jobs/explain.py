@@ -33,7 +33,7 @@ _READ = text("""
                 AND (p.tasks = '{}' OR j.task = ANY(p.tasks))) AS able,
            (SELECT count(*) FROM (
                 SELECT FROM jobs o
-                WHERE o.queue = j.queue AND o.state = 'pending'
+                WHERE o.queue = j.queue AND o.state = 'pending' AND NOT o.parked
                   AND (o.priority, j.run_at, j.id) > (j.priority, o.run_at, o.id)
                 LIMIT :most) AS waiting) AS pending_ahead,
            (SELECT count(*) FROM (

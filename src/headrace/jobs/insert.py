@@ -19,22 +19,31 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.states import JobState
-from headrace.jobs.call import Call
+from headrace.jobs.call import Call, Overrides
 from headrace.telemetry.propagation import trace_id_of
 
 _SQL: Final = """
     INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
-                      unique_key, concurrency_key, parent_id, trace_id, traceparent)
-    SELECT r.id, r.task, r.args, r.queue,
-           CAST(CASE WHEN due.at > now() THEN 'scheduled' ELSE 'pending' END AS job_state),
+                      unique_key, concurrency_key, parent_id, trace_id, traceparent, moved_to, moved_at,
+                      attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides)
+    SELECT r.id, r.task, r.args, r.queue, first.state,
            r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
-           r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent
+           r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent,
+           ARRAY[first.state], ARRAY[clock_timestamp()],
+           CASE WHEN r.born IS NULL THEN 0 ELSE 1 END, CASE WHEN r.born = 'dead' THEN now() END,
+           coalesce(r.waits_for, 0), coalesce(r.watched, r.on_dead IS NOT NULL), r.on_dead, r.retention_seconds,
+           r.overrides
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
              id uuid, task text, args jsonb, queue text, priority smallint, max_attempts integer,
              delay_seconds double precision, run_at timestamptz, expires_at timestamptz, tags text[],
-             unique_key text, concurrency_key text, parent_id uuid, trace_id text, traceparent text)
+             unique_key text, concurrency_key text, parent_id uuid, trace_id text, traceparent text,
+             born job_state, waits_for integer, watched boolean, on_dead text, retention_seconds double precision,
+             overrides jsonb)
     CROSS JOIN LATERAL (
         SELECT coalesce(r.run_at, now() + make_interval(secs => coalesce(r.delay_seconds, 0)))) AS due(at)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(r.born, CAST(CASE WHEN due.at > now() OR r.waits_for > 0 THEN 'scheduled'
+                                          ELSE 'pending' END AS job_state))) AS first(state)
     ON CONFLICT (task, unique_key)
         WHERE unique_key IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'running', 'retrying')
         DO NOTHING
@@ -64,24 +73,34 @@ class NewJob(msgspec.Struct, frozen=True):
     id: UUID
     call: Call
     traceparent: str
+    waits_for: int = 0
+    """How many parents it waits for."""
+    watched: bool = False
+    """Whether others wait for its end."""
 
 
-class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
+class _Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: UUID
     task: str
     args: msgspec.Raw
     queue: str
     priority: int
     max_attempts: int
-    delay_seconds: float | None
-    run_at: str | None
-    expires_at: str | None
-    tags: tuple[str, ...]
-    unique_key: str | None
-    concurrency_key: str | None
-    parent_id: UUID | None
+    delay_seconds: float | None = None
+    run_at: str | None = None
+    expires_at: str | None = None
+    tags: tuple[str, ...] = ()
+    unique_key: str | None = None
+    concurrency_key: str | None = None
+    parent_id: UUID | None = None
     trace_id: str
     traceparent: str
+    born: JobState | None = None
+    waits_for: int = 0
+    watched: bool | None = None
+    on_dead: str | None = None
+    retention_seconds: float | None = None
+    overrides: Overrides | None = None
 
 
 def _row(job: NewJob) -> _Row:
@@ -102,6 +121,12 @@ def _row(job: NewJob) -> _Row:
         parent_id=call.parent_id,
         trace_id=trace_id_of(job.traceparent),
         traceparent=job.traceparent,
+        born=call.born,
+        waits_for=job.waits_for,
+        watched=job.watched or None,
+        on_dead=call.on_dead,
+        retention_seconds=call.retention_seconds,
+        overrides=call.overrides,
     )
 
 

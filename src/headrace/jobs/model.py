@@ -32,6 +32,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     """The arguments as JSON text."""
     traceparent: str
     created_at: datetime
+    overrides: str | None = None
+    """What the call set otherwise than the task declares, as JSON text of `Overrides`."""
 
     @property
     def key(self) -> Key:

@@ -24,9 +24,14 @@ from headrace.transaction import Transaction
 
 # each branch names its states literally, so that the planner can use the partial index of that state
 _COUNTS = text("""
-    SELECT queue, state, count(*) AS jobs FROM jobs WHERE state = 'pending' GROUP BY queue, state
+    SELECT queue, state, count(*) AS jobs FROM jobs WHERE state = 'pending' AND NOT parked GROUP BY queue, state
     UNION ALL
-    SELECT queue, state, count(*) FROM jobs WHERE state IN ('scheduled', 'retrying') GROUP BY queue, state
+    SELECT queue, state, count(*) FROM jobs WHERE state = 'pending' AND parked GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs
+    WHERE state IN ('scheduled', 'retrying') AND waits_for = 0 GROUP BY queue, state
+    UNION ALL
+    SELECT queue, state, count(*) FROM jobs WHERE state = 'scheduled' AND waits_for > 0 GROUP BY queue, state
     UNION ALL
     SELECT queue, state, count(*) FROM jobs WHERE state IN ('queued', 'running') GROUP BY queue, state
     UNION ALL
@@ -43,7 +48,10 @@ _SHARE = 20
 
 _OLDEST = text("""
     SELECT queue, extract(epoch FROM now() - min(run_at))::float8 AS seconds
-    FROM jobs WHERE state = 'pending' GROUP BY queue
+    FROM (SELECT queue, run_at FROM jobs WHERE state = 'pending' AND NOT parked
+          UNION ALL
+          SELECT queue, run_at FROM jobs WHERE state = 'pending' AND parked) AS pending
+    GROUP BY queue
 """)
 
 _QUEUES = text("""
@@ -100,7 +108,7 @@ async def job_counts(connection: AsyncConnection) -> dict[str, dict[str, int]]:
     """Return the number of jobs by queue and state, without those that succeeded."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for row in await connection.execute(_COUNTS):
-        found[row.queue][row.state] = row.jobs
+        found[row.queue][row.state] = found[row.queue].get(row.state, 0) + row.jobs
     return found
 
 

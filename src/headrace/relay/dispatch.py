@@ -32,7 +32,8 @@ _CLAIM_COLUMNS = len(Claim.__struct_fields__)
 
 _PROMOTE = """
     UPDATE jobs SET state = 'pending'
-    WHERE id IN (SELECT id FROM jobs WHERE state IN ('scheduled', 'retrying') AND run_at <= now()
+    WHERE id IN (SELECT id FROM jobs WHERE state IN ('scheduled', 'retrying') AND waits_for = 0
+                 AND run_at <= now()
                  ORDER BY run_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
 """
 
@@ -50,7 +51,7 @@ _RELEASE = """
         FROM unnest($1::text[], $2::integer[]) AS room(queue, n)
         CROSS JOIN LATERAL (
             SELECT id FROM jobs
-            WHERE state = 'pending' AND queue = room.queue AND task = ANY($3::text[])
+            WHERE state = 'pending' AND NOT parked AND queue = room.queue AND task = ANY($3::text[])
             ORDER BY priority DESC, run_at, id
             LIMIT room.n
             FOR UPDATE SKIP LOCKED) AS j
@@ -58,7 +59,7 @@ _RELEASE = """
     UPDATE jobs SET state = 'queued', fence = fence + 1, released_at = clock_timestamp()
     FROM picked WHERE jobs.id = picked.id
     RETURNING jobs.id, fence, attempt + 1, max_attempts, task, queue, args::text, traceparent, created_at,
-              priority, run_at
+              overrides::text, priority, run_at
 """
 
 

@@ -28,9 +28,10 @@ _REGISTER = "INSERT INTO queues (name) SELECT unnest($1::text[]) ON CONFLICT DO 
 # What is in flight, and (by hopping over the partial index jobs_pending) the queues in which something waits.
 _DEMAND = """
     WITH RECURSIVE waiting(queue) AS (
-        (SELECT queue FROM jobs WHERE state = 'pending' ORDER BY queue LIMIT 1)
+        (SELECT queue FROM jobs WHERE state = 'pending' AND NOT parked ORDER BY queue LIMIT 1)
         UNION ALL
-        SELECT (SELECT queue FROM jobs WHERE state = 'pending' AND queue > waiting.queue ORDER BY queue LIMIT 1)
+        SELECT (SELECT queue FROM jobs
+                WHERE state = 'pending' AND NOT parked AND queue > waiting.queue ORDER BY queue LIMIT 1)
         FROM waiting WHERE waiting.queue IS NOT NULL)
     SELECT queue, NULL::bigint AS in_flight FROM waiting WHERE queue IS NOT NULL
     UNION ALL

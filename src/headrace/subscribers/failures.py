@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from headrace.clock import new_id
 from headrace.database.record import Record
+from headrace.database.states import JobState
 from headrace.events.model import RecordedEvent
 from headrace.jobs.call import Call
 from headrace.subscribers.contract import Subscription
@@ -35,12 +36,7 @@ _CLAIM = text("""
     ON CONFLICT DO NOTHING
 """)
 
-# A delivery's job is born with its first attempt behind it; nobody can have seen it in another state.
-_AFTER_FIRST = text("""
-    WITH born AS (
-        UPDATE jobs SET attempt = 1, state = CAST(:state AS job_state),
-                        finished_at = CASE WHEN :state = 'dead' THEN now() END
-        WHERE id = :job_id)
+_FIRST_ATTEMPT = text("""
     INSERT INTO job_attempts (job_id, attempt, fence, outcome, type, message, traceback, trace_id)
     VALUES (:job_id, 1, 0, :outcome, :type, :message, :traceback, :trace_id)
 """)
@@ -77,8 +73,7 @@ async def _record(record: Record, subscription: Subscription, event: RecordedEve
             return
         delay = retry.delay_seconds(1) if again else None
         await tx.enqueue_calls([_call(subscription, event, delay_seconds=delay)], ids=[job_id])
-        state = "retrying" if again else "dead"
-        await tx.connection.execute(_AFTER_FIRST, {"job_id": job_id, "state": state} | _described(failure))
+        await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id} | _described(failure))
 
 
 def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None) -> Call:
@@ -89,6 +84,7 @@ def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: fl
         queue=QUEUE,
         max_attempts=subscription.policy.retry.max_attempts,
         delay_seconds=delay_seconds,
+        born=JobState.DEAD if delay_seconds is None else JobState.RETRYING,
         tags=(f"subscription:{subscription.name}", f"subject:{event.key}"),
     )
 
