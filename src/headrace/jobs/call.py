@@ -25,6 +25,8 @@ HIGHEST_PRIORITY = 9
 MAX_ARGS_BYTES = 256 * 1024
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
+_SPAN: Final = "must be 0 to ten years"
+_SOME_SPAN: Final = "must be more than 0 and at most ten years"
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -40,8 +42,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """When the job, if it has not started by then, is given up as `expired`."""
     unique_key: str | None = None
     """At most one unfinished job of a task has this key; a second call returns the first one's job."""
+    unique_seconds: float | None = None
+    """How long the key is held besides, also by a job that has succeeded."""
     concurrency_key: str | None = None
     max_attempts: int | None = None
+    first_delay_seconds: float | None = None
+    """Bound of the delay after the first failure; it doubles with each further one."""
+    max_delay_seconds: float | None = None
+    timeout_seconds: float | None = None
+    """How long one attempt may take."""
     tags: tuple[str, ...] = ()
 
 
@@ -59,22 +68,27 @@ def require_sound(options: Options) -> None:
 
 
 def _rules(options: Options) -> list[tuple[str, str, bool]]:
-    priority, delay, attempts = options.priority, options.delay_seconds, options.max_attempts
+    priority, attempts = options.priority, options.max_attempts
     texts = (options.queue, options.unique_key, options.concurrency_key, *options.tags)
     return [
         ("priority", "must be 0 to 9", priority is not None and not 0 <= priority <= HIGHEST_PRIORITY),
         ("max_attempts", "must be at least 1", attempts is not None and not 1 <= attempts < 2**31),
-        (
-            "delay_seconds",
-            "must be 0 to ten years",
-            delay is not None and not (math.isfinite(delay) and 0 <= delay <= LONGEST_DELAY_SECONDS),
-        ),
-        ("delay_seconds", "excludes run_at", delay is not None and options.run_at is not None),
+        ("delay_seconds", _SPAN, not _is_span(options.delay_seconds)),
+        ("first_delay_seconds", _SPAN, not _is_span(options.first_delay_seconds)),
+        ("max_delay_seconds", _SPAN, not _is_span(options.max_delay_seconds)),
+        ("timeout_seconds", _SOME_SPAN, options.timeout_seconds == 0 or not _is_span(options.timeout_seconds)),
+        ("unique_seconds", _SOME_SPAN, options.unique_seconds == 0 or not _is_span(options.unique_seconds)),
+        ("unique_seconds", "needs a unique_key", options.unique_seconds is not None and options.unique_key is None),
+        ("delay_seconds", "excludes run_at", options.delay_seconds is not None and options.run_at is not None),
         ("run_at", "needs a time zone", options.run_at is not None and options.run_at.tzinfo is None),
         ("expires_at", "needs a time zone", options.expires_at is not None and options.expires_at.tzinfo is None),
         ("queue", "must not be empty", options.queue == ""),
         ("options", "hold a text with NUL or a lone surrogate", not all(map(_is_storable, texts))),
     ]
+
+
+def _is_span(seconds: float | None) -> bool:
+    return seconds is None or (math.isfinite(seconds) and 0 <= seconds <= LONGEST_DELAY_SECONDS)
 
 
 def _is_storable(text: str | None) -> bool:
@@ -95,6 +109,7 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_delay_seconds: float | None = None
     max_delay_seconds: float | None = None
     timeout_seconds: float | None = None
+    max_losses: int | None = None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +124,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     expires_at: datetime | None = None
     unique_key: str | None = None
+    unique_seconds: float | None = None
     concurrency_key: str | None = None
     tags: tuple[str, ...] = ()
     parent_id: UUID | None = None

@@ -21,7 +21,8 @@ from headrace.jobs.retry import PermanentError
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.delivery import AlreadyHandled, Delivery
 from headrace.subscribers.failures import DELIVER, QUEUE
-from headrace.tasks.contract import Policy, Task
+from headrace.tasks.contract import Task
+from headrace.tasks.policy import Policy
 from headrace.tasks.run import Run
 
 

@@ -12,29 +12,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
 import msgspec
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from headrace.errors import ConfigurationError, InvalidInputError
-from headrace.jobs.call import (
-    DEFAULT_PRIORITY,
-    DEFAULT_QUEUE,
-    MAX_ARGS_BYTES,
-    Call,
-    Options,
-    holds_nul,
-    require_sound,
-)
-from headrace.jobs.retry import Retry
+from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options, holds_nul, require_sound
+from headrace.jobs.retry import Cancel, Retry, Snooze
+from headrace.tasks.policy import Policy, require_sound_policy
 from headrace.tasks.run import Run
+from headrace.tasks.signature import args_type_of, decoder_of, hints_of, result_type_of, signature_without_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_PARAMETER_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_A_DEATH: Final = b'{"job_id":"00000000-0000-7000-8000-000000000000","task":"shop.greet","error":"ValueError: why"}'
+"""What a task that is told of a death must take."""
 
 
 class UnboundBroker(AsyncBroker):
@@ -54,16 +49,6 @@ class UnboundBroker(AsyncBroker):
         raise ConfigurationError(error)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a task declares about its runs."""
-
-    queue: str = DEFAULT_QUEUE
-    priority: int = DEFAULT_PRIORITY
-    retry: Retry = Retry()  # noqa: RUF009 - a frozen value
-    timeout_seconds: float | None = 300.0
-
-
 class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
     """A declared task. Make it with `task`."""
 
@@ -71,19 +56,19 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self, name: str, function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]], policy: Policy
     ) -> None:
         # Taskiq's own __init__ renames the function and plants it in its module, for process pools; not wanted here.
-        hints = _hints(name, function)
+        hints = hints_of(name, function)
         self.broker: AsyncBroker = UnboundBroker()
         self.task_name = name
         self.original_func = cast("Callable[P, Coroutine[Any, Any, R]]", function)
         self.labels: dict[str, Any] = {}
-        self.return_type = hints.get("return")
+        self.return_type = result_type_of(hints)
         self.name = name
         self.function = function
         self.policy = policy
         self.description = inspect.cleandoc(function.__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
-        self.signature = _signature_without_run(name, function)
-        self.args_type = _args_type(name, self.signature, hints)
-        self.decoder = _decoder(name, self.args_type)
+        self.signature = signature_without_run(name, function)
+        self.args_type = args_type_of(name, self.signature, hints)
+        self.decoder = decoder_of(name, self.args_type)
 
     def policy_for(self, _args: msgspec.Struct) -> Policy:
         """Return the policy for an attempt with these arguments: the task's own, unless a subclass knows better."""
@@ -135,8 +120,12 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
             run_at=options.run_at,
             expires_at=options.expires_at,
             unique_key=options.unique_key,
+            unique_seconds=options.unique_seconds,
             concurrency_key=options.concurrency_key,
             tags=options.tags,
+            on_dead=self.policy.on_dead,
+            retention_seconds=self.policy.retention_seconds,
+            overrides=self.policy.overrides_of(options),
         )
 
     def options(self, options: Options) -> TaskWithOptions[P]:
@@ -156,14 +145,18 @@ class TaskWithOptions(Generic[P]):
         return self.task.call_with(self.chosen, args, kwargs)
 
 
-def task(
+def task(  # noqa: PLR0913 - a declaration names each of its choices
     name: str,
     *,
     queue: str = DEFAULT_QUEUE,
     priority: int = DEFAULT_PRIORITY,
     retry: Retry | None = None,
     timeout_seconds: float | None = 300.0,
-) -> Callable[[Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]], Task[P, R]]:
+    aliases: tuple[str, ...] = (),
+    result: bool = True,
+    retention_seconds: float | None = None,
+    on_dead: Task[..., Any] | None = None,
+) -> Callable[[Callable[Concatenate[Run, P], Coroutine[Any, Any, R | Snooze | Cancel]]], Task[P, R]]:
     """Declare a task.
 
     Args:
@@ -172,10 +165,15 @@ def task(
         priority: 0 to 9, 9 first.
         retry: when a failed attempt is tried again; 10 attempts with exponential backoff where not given.
         timeout_seconds: how long one attempt may take; None for no bound.
+        aliases: names that it had before; jobs on record under them are run by it.
+        result: False stores nothing of what it returns.
+        retention_seconds: how long after its end a job leaves the record; None for the retention of all.
+        on_dead: the task of which a job is made when one of these is dead, with the arguments `job_id`, `task`
+            and `error`.
 
     Raises:
         ConfigurationError: the function is not a coroutine function, its first parameter is not the run, an annotation
-            cannot be read from JSON, or the queue, the priority or the retry policy is out of bounds.
+            cannot be read from JSON, a value is out of bounds, or `on_dead` does not take its arguments.
 
     Example:
         >>> @task("shop.greet", queue="mail")
@@ -183,59 +181,36 @@ def task(
         ...     return f"Good morning, {name}"
 
     """
-    policy = Policy(queue=queue, priority=priority, retry=retry or Retry(), timeout_seconds=timeout_seconds)
-    try:
-        require_sound(Options(queue=queue, priority=priority, max_attempts=policy.retry.max_attempts))
-    except InvalidInputError as error:
-        message = f"the task {name}: {error}"
-        raise ConfigurationError(message) from error
+    policy = Policy(
+        queue=queue,
+        priority=priority,
+        retry=retry or Retry(),
+        timeout_seconds=timeout_seconds,
+        aliases=aliases,
+        result=result,
+        retention_seconds=retention_seconds,
+        on_dead=None if on_dead is None else _told_of_deaths(name, on_dead),
+    )
+    require_sound_policy(name, policy)
 
-    def declare(function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]) -> Task[P, R]:
+    def declare(function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R | Snooze | Cancel]]) -> Task[P, R]:
         if not inspect.iscoroutinefunction(function):
             message = f"the task {name} must be declared with `async def`"
             raise ConfigurationError(message)
-        return Task(name, function, policy)
+        # a wish is never a result: who awaits the function itself and knows that it wishes nothing gets an R
+        return Task(name, cast("Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]", function), policy)
 
     return declare
 
 
-def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+def _told_of_deaths(name: str, hook: Task[..., Any]) -> str:
+    """Return the name of a task that is told of deaths, when it takes what it will be told."""
     try:
-        return get_type_hints(function, include_extras=True)
-    except NameError as error:
-        message = f"the task {name} has an annotation that cannot be read at run time: {error}"
+        hook.decoder.decode(_A_DEATH)
+    except msgspec.MsgspecError as error:
+        message = (
+            f"the task {name} names {hook.name} as on_dead, which must take exactly the arguments "
+            f"job_id: UUID, task: str and error: str: {error}"
+        )
         raise ConfigurationError(message) from error
-
-
-def _decoder(name: str, args_type: type[msgspec.Struct]) -> msgspec.json.Decoder[msgspec.Struct]:
-    try:
-        return msgspec.json.Decoder(args_type)
-    except TypeError as error:
-        message = f"the task {name} has a parameter whose type cannot be read from JSON: {error}"
-        raise ConfigurationError(message) from error
-
-
-def _signature_without_run(name: str, function: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if not parameters:
-        message = f"the task {name} needs the run as its first parameter: async def {function.__name__}(run: Run, …)"
-        raise ConfigurationError(message)
-    for parameter in parameters[1:]:
-        if parameter.kind not in _PARAMETER_KINDS:
-            message = f"the task {name} has the parameter {parameter}: arguments are passed by name, one by one"
-            raise ConfigurationError(message)
-    return signature.replace(parameters=parameters[1:])
-
-
-def _args_type(name: str, signature: inspect.Signature, hints: Mapping[str, Any]) -> type[msgspec.Struct]:
-    """Make the msgspec type that the JSON object of arguments must fit."""
-    fields: list[Any] = []
-    for parameter in signature.parameters.values():
-        if parameter.name not in hints:
-            message = f"the task {name} must annotate its parameter {parameter.name}"
-            raise ConfigurationError(message)
-        default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
-        fields.append((parameter.name, hints[parameter.name], default))
-    title = "".join(part.title() for part in name.replace("_", ".").replace("-", ".").split("."))
-    return msgspec.defstruct(f"{title}Args", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+    return hook.name
