@@ -37,6 +37,8 @@ class Bell(StrEnum):
 
     JOBS = "headrace_jobs"
     EVENTS = "headrace_events"
+    ENDINGS = "headrace_endings"
+    """A job has ended that others wait for."""
 
 
 class Wakeup:

@@ -25,14 +25,14 @@ from headrace.telemetry.propagation import trace_id_of
 _SQL: Final = """
     INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
                       unique_key, concurrency_key, parent_id, trace_id, traceparent, moved_to, moved_at,
-                      attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides)
+                      attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides, delay_seconds)
     SELECT r.id, r.task, r.args, r.queue, first.state,
            r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
            r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent,
            ARRAY[first.state], ARRAY[clock_timestamp()],
            CASE WHEN r.born IS NULL THEN 0 ELSE 1 END, CASE WHEN r.born = 'dead' THEN now() END,
            coalesce(r.waits_for, 0), coalesce(r.watched, r.on_dead IS NOT NULL), r.on_dead, r.retention_seconds,
-           r.overrides
+           r.overrides, CASE WHEN r.waits_for > 0 THEN r.delay_seconds END
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
              id uuid, task text, args jsonb, queue text, priority smallint, max_attempts integer,
              delay_seconds double precision, run_at timestamptz, expires_at timestamptz, tags text[],

@@ -23,7 +23,8 @@ ALTER TABLE jobs
     ADD COLUMN on_dead text,
     ADD COLUMN retention_seconds double precision CHECK (retention_seconds >= 0),
     ADD COLUMN forget_at timestamptz,
-    ADD COLUMN overrides jsonb;
+    ADD COLUMN overrides jsonb,
+    ADD COLUMN delay_seconds double precision; -- of a child: how long after its parents it is due
 
 -- The dispatcher's order of release: priority, then age. A parked job waits for others with its concurrency key.
 DROP INDEX jobs_pending;
@@ -33,8 +34,6 @@ CREATE INDEX jobs_parked ON jobs (queue, concurrency_key, priority DESC, run_at,
 DROP INDEX jobs_due;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state IN ('scheduled', 'retrying') AND waits_for = 0;
 CREATE INDEX jobs_children ON jobs (queue) WHERE state = 'scheduled' AND waits_for > 0;
--- Jobs whose end concerns others, until somebody has looked.
-CREATE INDEX jobs_ended ON jobs (id) WHERE watched AND state IN ('succeeded', 'dead', 'cancelled', 'expired');
 -- Jobs that leave the record at a time of their own.
 CREATE INDEX jobs_forgotten ON jobs (forget_at) WHERE forget_at IS NOT NULL;
 """
@@ -48,6 +47,16 @@ CREATE TABLE job_moves (
     state job_state NOT NULL
 );
 CREATE INDEX job_moves_job ON job_moves (job_id, at);
+
+-- Ends of watched jobs, those that others wait for, until somebody has acted upon them. Rows and not a state, so that a
+-- death counts although the job was tried again at once. Drained at once, so vacuum it often and cheaply.
+CREATE TABLE job_endings (
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id uuid NOT NULL,
+    state job_state NOT NULL,
+    fence integer NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX job_endings_job ON job_endings (job_id);
 
 CREATE FUNCTION job_moved() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -73,6 +82,9 @@ BEGIN
     ELSE
         NEW.moved_to := OLD.moved_to || NEW.state;
         NEW.moved_at := OLD.moved_at || clock_timestamp();
+    END IF;
+    IF NEW.watched AND NEW.state IN ('succeeded', 'dead', 'cancelled', 'expired') THEN
+        INSERT INTO job_endings (job_id, state, fence) VALUES (NEW.id, NEW.state, NEW.fence);
     END IF;
     RETURN NEW;
 END $$;
