@@ -2,13 +2,17 @@
 
 Owns `now` (aware UTC) and `new_id` (UUIDv7, RFC 9562 section 5.7: 48 bits of Unix milliseconds, then random bits).
 Ids made by one process within a millisecond are ordered too: the 12 bits of `rand_a` count up (RFC 9562 section 6.2,
-method 1). Never compare times of two machines to decide who owns something: the record's own clock decides that.
+method 1). Within `told_by`, as the testing kit uses it, `now` is what it is told; ids keep to the real time.
+Never compare times of two machines to decide who owns something: the record's own clock decides that.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -16,9 +20,23 @@ _VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
 _COUNTER_LIMIT = 0x1000
 
 
+_told: ContextVar[Callable[[], datetime] | None] = ContextVar("headrace_clock", default=None)
+
+
 def now() -> datetime:
     """Return the current time, aware, in UTC."""
-    return datetime.now(UTC)
+    told = _told.get()
+    return datetime.now(UTC) if told is None else told()
+
+
+@contextmanager
+def told_by(clock: Callable[[], datetime]) -> Iterator[None]:
+    """Let `now` return what `clock` tells, in this block and in what it awaits or starts."""
+    before = _told.set(clock)
+    try:
+        yield
+    finally:
+        _told.reset(before)
 
 
 class IdSource:

@@ -109,17 +109,9 @@ class Projecting:
             FencedError: the checkpoint is not where it was left: nothing was applied.
 
         """
-        name, last = self._subscription.name, batch[-1][0]
-        events = [event for _, event in batch if event is not None]
-        with process_batch(batch_of(events, name, lane.number)):
-            async with transaction(self._record) as tx:
-                if not await move_within(tx, name, lane.number, expected=lane.saved, position=last):
-                    message = f"the checkpoint of {name} on lane {lane.number} is not at {lane.saved}"
-                    raise FencedError(message)
-                if events:
-                    await self._subscription.function(tx, events)
+        await apply_batch(self._record, self._subscription, lane.number, expected=lane.saved, batch=batch)
         lane.progress.done(position for position, _ in batch)
-        lane.saved = last
+        lane.saved = batch[-1][0]
         with suppress(*AWAY):  # failure table: Redis is away; the checkpoint has moved, that is enough
             await self._groups.acknowledge({lane.number: [position for position, _ in batch]})
 
@@ -129,3 +121,23 @@ class Projecting:
             async with borrowed(self._record.engine) as connection:
                 await mark_failing(connection, self._subscription.name, lane.number, error=repr(error))
         await Stop().wait(_PACE.backoff_seconds(failures))
+
+
+async def apply_batch(
+    record: Record, subscription: Subscription, lane: int, *, expected: int, batch: Sequence[Item]
+) -> None:
+    """Apply one batch in the transaction that moves the checkpoint from `expected` over it.
+
+    Raises:
+        FencedError: the checkpoint is not at `expected`: nothing was applied.
+
+    """
+    name, last = subscription.name, batch[-1][0]
+    events = [event for _, event in batch if event is not None]
+    with process_batch(batch_of(events, name, lane)):
+        async with transaction(record) as tx:
+            if not await move_within(tx, name, lane, expected=expected, position=last):
+                message = f"the checkpoint of {name} on lane {lane} is not at {expected}"
+                raise FencedError(message)
+            if events:
+                await subscription.function(tx, events)
