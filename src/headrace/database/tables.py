@@ -66,6 +66,7 @@ jobs = Table(
     Column("retention_seconds", Double),
     Column("forget_at", _TIME),
     Column("overrides", JSONB),
+    Column("former_args", JSONB),
     Column("delay_seconds", Double),
 )
 

@@ -24,6 +24,7 @@ ALTER TABLE jobs
     ADD COLUMN retention_seconds double precision CHECK (retention_seconds >= 0),
     ADD COLUMN forget_at timestamptz,
     ADD COLUMN overrides jsonb,
+    ADD COLUMN former_args jsonb,
     ADD COLUMN delay_seconds double precision; -- of a child: how long after its parents it is due
 
 -- The dispatcher's order of release: priority, then age. A parked job waits for others with its concurrency key.
@@ -73,6 +74,9 @@ BEGIN
     END) THEN
         RAISE EXCEPTION 'the job % is %: it cannot become %', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'check_violation';
+    END IF;
+    IF NEW.retention_seconds IS NOT NULL THEN
+        NEW.forget_at := NEW.finished_at + make_interval(secs => NEW.retention_seconds);
     END IF;
     IF cardinality(OLD.moved_to) >= 64 THEN
         INSERT INTO job_moves (job_id, state, at) SELECT OLD.id, m.state, m.at
