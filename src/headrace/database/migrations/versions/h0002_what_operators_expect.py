@@ -31,6 +31,9 @@ ALTER TABLE jobs
 DROP INDEX jobs_pending;
 CREATE INDEX jobs_pending ON jobs (queue, priority DESC, run_at, id) WHERE state = 'pending' AND NOT parked;
 CREATE INDEX jobs_parked ON jobs (queue, concurrency_key, priority DESC, run_at, id) WHERE state = 'pending' AND parked;
+-- How many jobs hold a concurrency key, and in which queues such jobs wait. Jobs without a key are in neither.
+CREATE INDEX jobs_keys ON jobs (queue, state, concurrency_key)
+    WHERE concurrency_key IS NOT NULL AND NOT parked AND state IN ('pending', 'queued', 'running');
 -- What becomes due; a child that waits for its parents does not, however late it is.
 DROP INDEX jobs_due;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state IN ('scheduled', 'retrying') AND waits_for = 0;
@@ -75,6 +78,7 @@ BEGIN
         RAISE EXCEPTION 'the job % is %: it cannot become %', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'check_violation';
     END IF;
+    NEW.parked := false; -- whoever comes back later is looked at anew
     IF NEW.retention_seconds IS NOT NULL THEN
         NEW.forget_at := NEW.finished_at + make_interval(secs => NEW.retention_seconds);
     END IF;
