@@ -12,7 +12,7 @@ from headrace.clock import first_id_at, now
 from headrace.cron.upkeep import make_partitions, prune, rescue
 from headrace.database.record import Record
 from headrace.events.prune import prune_events
-from headrace.jobs.prune import prune_jobs
+from headrace.jobs.prune import forget_jobs, prune_jobs
 from headrace.settings import Settings
 from headrace.stack import readiness
 from tests.clock import rows
@@ -54,6 +54,17 @@ async def add_job(
         id=identity,
     )
     return identity
+
+
+async def moved(record: Record, identity: UUID, *states: str) -> None:
+    """Move a job as the product does, so that the record notices."""
+    move = text("""
+        UPDATE jobs SET state = CAST(:state AS job_state), finished_at = CASE WHEN :state <> 'pending' THEN now() END
+        WHERE id = :id
+    """)
+    async with record.engine.begin() as connection:
+        for state in states:
+            await connection.execute(move, {"id": identity, "state": state})
 
 
 async def add_event(record: Record, *, days_ago: int, position: int) -> UUID:
@@ -115,6 +126,41 @@ async def test_old_finished_jobs_leave_when_they_are_pruned(record: Record) -> N
     assert pruned == 4
     assert left == kept
     assert attempts == kept
+
+
+async def test_jobs_leave_at_a_time_of_their_own_when_they_have_one(record: Record) -> None:
+    """The time counts from the end, whichever that is; a retried job stays, and the retention of all is not its own."""
+    ended = [await add_job(record, days_ago=0, state="running") for _ in range(3)]
+    for state, identity in zip(("succeeded", "dead", "cancelled"), ended, strict=True):
+        await rows(record, "UPDATE jobs SET retention_seconds = 0 WHERE id = :id", id=identity)
+        await moved(record, identity, state)
+    retried, kept = await add_job(record, days_ago=40, state="running"), await add_job(record, days_ago=40)
+    await rows(record, "UPDATE jobs SET retention_seconds = 0 WHERE id = :id", id=retried)
+    await moved(record, retried, "dead", "pending")
+    await rows(record, "UPDATE jobs SET retention_seconds = 1e9 WHERE id = :id", id=kept)
+
+    forgotten = await forget_jobs(record, batch=2)
+    pruned = await prune_jobs(record, KEPT_FROM)
+
+    left = {identity for (identity,) in await rows(record, "SELECT id FROM jobs")}
+    assert (forgotten, pruned) == (3, 0)
+    assert left == {retried, kept}
+
+
+async def test_parents_stay_when_an_unfinished_child_may_read_their_result(record: Record) -> None:
+    """A parent goes when its children have ended, and what is kept beside a job goes with it."""
+    parent, child = await add_job(record, days_ago=41), await add_job(record, days_ago=40, state="running")
+    edge = "INSERT INTO job_parents (child_id, parent_id, name, needs) VALUES (:child, :parent, 'a', 'succeeded')"
+    await rows(record, edge, child=child, parent=parent)
+    await rows(record, "INSERT INTO job_moves (job_id, at, state) VALUES (:id, now(), 'pending')", id=parent)
+
+    early = await prune_jobs(record, KEPT_FROM)
+    await rows(record, "UPDATE jobs SET state = 'dead', finished_at = now() - interval '39 days'")
+    late = await prune_jobs(record, KEPT_FROM)
+
+    assert (early, late) == (0, 2)
+    assert await rows(record, "SELECT job_id FROM job_moves") == []
+    assert await rows(record, "SELECT child_id FROM job_parents") == []
 
 
 async def test_nobody_waits_when_a_job_is_in_somebodys_hands(record: Record) -> None:

@@ -34,7 +34,7 @@ def test_a_tick_comes_every_second_when_arq_looks_at_its_cron() -> None:
 
     assert jobs["tick"].second == set(range(60))
     assert jobs["tick"].minute is None
-    assert jobs.keys() == {"tick", "rescue", "make_partitions", "prune"}
+    assert jobs.keys() == {"tick", "rescue", "make_partitions", "forget", "prune"}
     assert not any(job.unique for job in jobs.values())
 
 

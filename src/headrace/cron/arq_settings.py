@@ -64,6 +64,7 @@ def arq_settings(settings: Settings, registry: Registry) -> ArqSettings:
             _cron(clock.tick, seconds=range(60), timeout_seconds=TICK_SECONDS + 1),
             _cron(clock.rescue, seconds=range(5, 60, 10), timeout_seconds=TICK_SECONDS + 1),
             _cron(clock.make_partitions, minutes={13}, seconds={31}, timeout_seconds=UPKEEP_SECONDS, at_start=True),
+            _cron(clock.forget, seconds={43}, timeout_seconds=UPKEEP_SECONDS),
             _cron(clock.prune, minutes=range(7, 60, 10), seconds={37}, timeout_seconds=UPKEEP_SECONDS),
         ),
         on_startup=clock.start,

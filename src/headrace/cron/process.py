@@ -98,6 +98,10 @@ class Clock:
         """Make the partitions of the coming days."""
         await self._survive("make_partitions", lambda: upkeep.make_partitions(self._record), UPKEEP_SECONDS)
 
+    async def forget(self, _ctx: Context) -> None:
+        """Delete what has a retention of its own."""
+        await self._survive("forget", lambda: upkeep.forget(self._record), UPKEEP_SECONDS)
+
     async def prune(self, _ctx: Context) -> None:
         """Delete what is older than the retention."""
         await self._survive("prune", lambda: upkeep.prune(self._record, self._settings), UPKEEP_SECONDS)

@@ -19,7 +19,7 @@ from headrace.database.batches import delete_in_batches
 from headrace.database.partitions import ensure_partitions
 from headrace.database.record import Record
 from headrace.events.prune import prune_events
-from headrace.jobs.prune import prune_jobs
+from headrace.jobs.prune import forget_jobs, prune_jobs
 from headrace.relay.rescue import rescue_once
 from headrace.settings import Settings
 
@@ -30,6 +30,7 @@ _PARTITIONS_LOCK: Final = 0x64617973  # "days": one process makes partitions at 
 _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:lock)")
 
 _OLD_KEY: Final = "r.created_at < now() - interval '24 hours'"
+_ENDED_KEY: Final = "r.until < now()"
 _DEAD_PROCESS: Final = "r.expires_at < now() - interval '1 day'"
 
 # The last fire of each schedule stays: the overlap policy asks for its job.
@@ -50,6 +51,14 @@ async def make_partitions(record: Record) -> None:
     async with record.engine.begin() as connection:
         if (await connection.execute(_TRY_LOCK, {"lock": _PARTITIONS_LOCK})).scalar_one():
             await ensure_partitions(connection)
+
+
+async def forget(record: Record) -> None:
+    """Delete jobs whose own retention is over, and keys whose time is."""
+    jobs = await forget_jobs(record)
+    keys = await delete_in_batches(record.engine, "unique_keys", _ENDED_KEY, {})
+    if jobs or keys:
+        logger.info("forgotten", jobs=jobs, unique_keys=keys)
 
 
 async def prune(record: Record, settings: Settings) -> None:
