@@ -11,14 +11,12 @@ connection, and the loop begins anew with another one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-
-import asyncpg
+from contextlib import suppress
 
 from headrace.database.record import Bell
 from headrace.loops import Pace, repeat
 from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
+from headrace.relay.connection import connected
 from headrace.relay.dispatch import Dispatcher, expire_jobs
 from headrace.relay.leader import Leadership
 from headrace.relay.rescue import rescue_once
@@ -51,7 +49,7 @@ async def mend_belt(leadership: Leadership) -> None:
 
 async def _release(leadership: Leadership) -> None:
     dispatcher = Dispatcher(leadership.redis)
-    async with _connected(leadership) as connection:
+    async with connected(leadership) as connection:
         rung = asyncio.Event()
         await connection.add_listener(Bell.JOBS.value, lambda *_: rung.set())
         pause = _FIRST_PAUSE_SECONDS
@@ -69,32 +67,18 @@ async def _release(leadership: Leadership) -> None:
 
 
 async def _keep(leadership: Leadership) -> None:
-    async with _connected(leadership) as connection:
+    async with connected(leadership) as connection:
         while not await leadership.stop.wait(_UPKEEP.interval_seconds):
             await rescue_once(leadership.record, lease_seconds=leadership.settings.lease_seconds)
             await expire_jobs(connection)
 
 
 async def _return_lost(leadership: Leadership) -> None:
-    async with _connected(leadership) as connection:
+    async with connected(leadership) as connection:
         while not await leadership.stop.wait(_UPKEEP.interval_seconds):
             await return_lost(connection, leadership.redis)
 
 
 async def _clean(leadership: Leadership) -> None:
-    async with _connected(leadership) as connection:
+    async with connected(leadership) as connection:
         await remove_dead_consumers(connection, leadership.redis)
-
-
-@asynccontextmanager
-async def _connected(leadership: Leadership) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    connection = await asyncpg.connect(
-        leadership.record.database_url,
-        timeout=5,
-        command_timeout=30,
-        server_settings={"application_name": "headrace relay", "jit": "off"},
-    )
-    try:
-        yield connection
-    finally:
-        connection.terminate()
