@@ -26,6 +26,7 @@ from headrace.database.states import FINISHED, JobState
 from headrace.jobs.model import Claim
 from headrace.jobs.queries import Job, job_by_id
 from headrace.loops import Stop
+from headrace.relay.following import following
 from headrace.relay.process import stand_by
 from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
 from headrace.resources import Resources, build_broker, open_resources
@@ -35,7 +36,7 @@ from headrace.transaction import Transaction, transaction
 from tests import trial
 
 MIGRATIONS = ("storefront.migrations",)
-PARTS = (release_jobs, keep_jobs, mend_belt)
+PARTS = (release_jobs, keep_jobs, mend_belt, following({task.name: task for task in trial.application.tasks}))
 BOUND_SECONDS = 15.0
 
 

@@ -24,6 +24,7 @@ from headrace.events.log import append_events, new_event
 from headrace.events.model import NewEvent
 from headrace.jobs.call import Call, Enqueueable
 from headrace.jobs.insert import insert_jobs
+from headrace.jobs.workflow import Batch, Linked, Workflow, followed_by, insert_linked
 from headrace.telemetry.spans import create, enqueue, enqueued
 
 P = ParamSpec("P")
@@ -68,6 +69,35 @@ class Transaction:
             job_ids = await insert_jobs(self.connection, calls, scope.traceparent, ids=given)
             enqueued(scope, job_ids)
         return job_ids
+
+    async def enqueue_batch(self, calls: Sequence[Call], *, then: Call) -> Batch:
+        """Enqueue calls and a job that runs when all of them have finished, whatever their end.
+
+        Raises:
+            InvalidInputError: they are over 10,000, or one has a unique key.
+
+        """
+        linked = followed_by(calls, then)
+        await self._enqueue_linked(linked)
+        *ids, then_id = linked.ids.values()
+        return Batch(ids, then_id)
+
+    async def start(self, workflow: Workflow) -> dict[str, UUID]:
+        """Enqueue the jobs of a workflow, all or none; return their ids by name.
+
+        Raises:
+            InvalidInputError: a parent is none of its jobs, jobs wait for each other, or one has a unique key.
+
+        """
+        linked = workflow.linked()
+        await self._enqueue_linked(linked)
+        return linked.ids
+
+    async def _enqueue_linked(self, linked: Linked) -> None:
+        self.bells.add(Bell.JOBS)
+        with enqueue(linked.calls) as scope:
+            await insert_linked(self.connection, linked, scope.traceparent)
+            enqueued(scope, list(linked.ids.values()))
 
     async def publish(self, data: msgspec.Struct) -> UUID:
         """Publish an event that was declared with `@event` and return its id."""

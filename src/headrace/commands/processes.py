@@ -11,7 +11,7 @@ import click
 
 from headrace.commands.running import run_until_stopped
 from headrace.database.migrate import upgrade
-from headrace.relay.process import run_relay
+from headrace.relay.process import parts_of, run_relay
 from headrace.resources import build_registry
 from headrace.settings import Settings
 from headrace.subscribers.process import run_consume
@@ -30,7 +30,8 @@ def relay() -> None:
     """Carry events and due jobs from the record to the belt."""
     settings = Settings.from_environment(os.environ)
     registry = build_registry(settings)
-    run_until_stopped(lambda stop: run_relay(settings, stop, migrations=registry.migrations))
+    parts = parts_of(registry.tasks)
+    run_until_stopped(lambda stop: run_relay(settings, stop, parts=parts, migrations=registry.migrations))
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from headrace.commands.running import read_settings, run_until_stopped
-from headrace.relay.process import run_relay
+from headrace.relay.process import parts_of, run_relay
 from headrace.resources import build_registry
 
 
@@ -15,5 +15,6 @@ from headrace.resources import build_registry
 def relay() -> None:
     """Run until a signal."""
     settings = read_settings()
-    migrations = build_registry(settings).migrations
-    run_until_stopped(lambda stop: run_relay(settings, stop, migrations=migrations))
+    registry = build_registry(settings)
+    parts = parts_of(registry.tasks)
+    run_until_stopped(lambda stop: run_relay(settings, stop, parts=parts, migrations=registry.migrations))

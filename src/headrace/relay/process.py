@@ -6,29 +6,35 @@ processes may run; one leads. Never decide here what a part does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, Final
 
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import open_record
 from headrace.leases import Leases
 from headrace.loops import Stop
 from headrace.presence import Identity, Presence
+from headrace.relay.following import following
 from headrace.relay.leader import Ground, Leader, Part
 from headrace.relay.moving import move_events
 from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
 from headrace.relay.sessions import end_sessions
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
+from headrace.tasks.contract import Task
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
 
-PARTS: Sequence[Part] = (move_events, release_jobs, keep_jobs, mend_belt, end_sessions)
+_PARTS: Final[Sequence[Part]] = (move_events, release_jobs, keep_jobs, mend_belt, end_sessions)
 
 
-async def run_relay(
-    settings: Settings, stop: Stop, *, migrations: Sequence[str] = (), parts: Sequence[Part] = PARTS
-) -> None:
+def parts_of(tasks: Mapping[str, Task[Any, Any]]) -> Sequence[Part]:
+    """Return all that a leader does; `tasks` are those that may be told of a job's death."""
+    return (*_PARTS, following(tasks))
+
+
+async def run_relay(settings: Settings, stop: Stop, *, parts: Sequence[Part], migrations: Sequence[str] = ()) -> None:
     """Be the process: logs and traces are those of a relay; else as `stand_by`."""
     configure_logging(settings, "relay")
     telemetry = configure("relay")
@@ -38,16 +44,14 @@ async def run_relay(
         telemetry.shutdown()
 
 
-async def stand_by(
-    settings: Settings, stop: Stop, *, migrations: Sequence[str] = (), parts: Sequence[Part] = PARTS
-) -> None:
+async def stand_by(settings: Settings, stop: Stop, *, parts: Sequence[Part], migrations: Sequence[str] = ()) -> None:
     """Stand by or lead until `stop` is set.
 
     Args:
         settings: of this process.
         stop: ends it; what a part has begun is finished, and the lease given back.
+        parts: what the leader does; `parts_of` names everything.
         migrations: the applications' migration packages, whose schema must be there.
-        parts: what the leader does.
 
     """
     identity = Identity("relay", settings.lease_seconds)
