@@ -37,6 +37,8 @@ class Bell(StrEnum):
 
     JOBS = "headrace_jobs"
     EVENTS = "headrace_events"
+    CANCELS = "headrace_cancels"
+    """A running job is to be cancelled: its worker looks."""
     ENDINGS = "headrace_endings"
     """A job has ended that others wait for."""
 

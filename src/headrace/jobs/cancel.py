@@ -1,8 +1,8 @@
 """An operator stops a job.
 
 Owns the request to cancel: a job that has not started never runs, in the same statement that reads its state; a
-running one is marked, and its worker, which looks at its marks every second, cancels the coroutine. A finished job
-stays as it is. Never cancel by looking first: the state may have changed by the time of the write.
+running one is marked, and its worker, which hears a bell after the commit and looks at its marks anyway, ends the
+run. A finished job stays as it is. Never cancel by looking first: the state may have changed by the time of the write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from headrace.database.record import Bell
 from headrace.database.states import JobState
 from headrace.errors import ConflictError, NotFoundError
 from headrace.transaction import Transaction
@@ -36,6 +37,8 @@ async def cancel_job(tx: Transaction, job_id: UUID) -> JobState:
 
     """
     state = (await tx.connection.execute(_CANCEL, {"id": job_id})).scalar_one_or_none()
+    if state == JobState.RUNNING:
+        tx.bells.add(Bell.CANCELS)
     if state is None:
         state = (await tx.connection.execute(_STATE, {"id": job_id})).scalar_one_or_none()
         if state is None:

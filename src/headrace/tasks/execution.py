@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from enum import Enum, auto
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -23,14 +23,18 @@ from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.errors import FencedError
 from headrace.jobs.model import Claim, Key, Outcome
-from headrace.jobs.retry import Retry
+from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.jobs.settle import settle_within
 from headrace.providers import Providers
+from headrace.tasks.attempt import Attempt, Interruption
 from headrace.tasks.contract import Task
-from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, succeeded, unknown_here
-from headrace.tasks.run import Run
+from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, returned, unknown_here, wished
+from headrace.tasks.places import Places
+from headrace.tasks.policy import Policy, RunsIn
+from headrace.tasks.reports import Reports
+from headrace.tasks.run import Ground, Run
+from headrace.tasks.threads import Threads
 from headrace.telemetry.messages import Message
-from headrace.telemetry.scope import Scope
 from headrace.telemetry.spans import run
 from headrace.transaction import Transaction
 
@@ -48,17 +52,6 @@ class _RefusedError(Exception):
         self.outcome = outcome
 
 
-class Interruption(Enum):
-    """Why a running attempt is cancelled from outside."""
-
-    REQUESTED = auto()
-    """Somebody cancelled the job."""
-    SHUTDOWN = auto()
-    """The worker stops and its patience is over."""
-    LOST = auto()
-    """The worker's lease was lost: the job runs elsewhere by now."""
-
-
 class Execution:
     """Runs attempts; knows those that are under way.
 
@@ -67,46 +60,54 @@ class Execution:
         record: where sessions are opened.
         providers: what `run.get` hands out.
         sessions: how many runs may have a session at once; the others wait for one.
+        places: where plain functions run.
 
     """
 
     def __init__(
-        self, tasks: Mapping[str, Task[Any, Any]], record: Record, providers: Providers, *, sessions: int = 8
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        record: Record,
+        providers: Providers,
+        *,
+        sessions: int = 8,
+        places: Places | None = None,
     ) -> None:
         self._tasks = tasks
-        self._record = record
-        self._providers = providers
-        self._seats = asyncio.Semaphore(sessions)
-        self._running: dict[Key, asyncio.Task[Any]] = {}
-        self._interrupted: dict[Key, Interruption] = {}
+        self.reports = Reports(record)
+        self._ground = Ground(record, providers, asyncio.Semaphore(sessions), self.reports)
+        self._places = places or Places(Threads())
+        self._attempts: dict[Key, Attempt] = {}
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt; return what is to be recorded, None where nothing is left to record."""
-        me = asyncio.current_task()
-        if me is not None:
-            self._running[claim.key] = me
+        attempt = Attempt(claim, cast("asyncio.Task[Any]", asyncio.current_task()))
+        self._attempts[claim.key] = attempt
         try:
             age = (now() - claim.created_at).total_seconds()
             message = Message(claim.job_id, claim.traceparent, age_seconds=age, attempt=claim.attempt)
             with run(claim.queue, message, task=claim.task) as scope:
-                return await self._attempt(claim, scope)
+                attempt.scope = scope
+                outcome = await self._attempt(attempt)
+            if self.reports.holds(claim.key):
+                await self.reports.finish(claim.key)
+            return outcome
         finally:
-            self._running.pop(claim.key, None)
-            if self._interrupted.pop(claim.key, None) is not None and me is not None:
-                me.uncancel()
+            del self._attempts[claim.key]
+            attempt.end()
 
     def running(self) -> frozenset[Key]:
         """Return the attempts that are under way."""
-        return frozenset(self._running)
+        return frozenset(self._attempts)
 
     def interrupt(self, attempts: Iterable[Key], reason: Interruption) -> None:
         """Cancel these attempts, as far as they are under way; each one once."""
         for key in attempts:
-            if key in self._running and key not in self._interrupted:
-                self._interrupted[key] = reason
-                self._running[key].cancel()
+            if (attempt := self._attempts.get(key)) is not None:
+                attempt.interrupt(reason)
 
-    async def _attempt(self, claim: Claim, scope: Scope) -> Outcome | None:
+    async def _attempt(self, attempt: Attempt) -> Outcome | None:
+        claim = attempt.claim
         task = self._tasks.get(claim.task)
         if task is None:
             return unknown_here(claim)
@@ -114,31 +115,38 @@ class Execution:
             args = task.decoder.decode(claim.args)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return rejected(claim, error, f"the arguments do not fit the task {claim.task} of this code")
-        policy = task.policy_for(args)
-        bound = asyncio.timeout(policy.timeout_seconds)
+        policy = task.policy_for(args).with_overrides(claim.overrides)
         try:
-            return await self._run(claim, task, args, bound)
+            return await self._run(attempt, task, args, policy)
         except FencedError:
             logger.warning("attempt_fenced", job_id=str(claim.job_id), attempt=claim.attempt)
             return None
         except _RAISED as error:  # failure table: whatever a task raises is an outcome on record
-            reason = self._interrupted.get(claim.key)
-            if reason is not None:
-                return _interrupted(claim, error, reason)
-            outcome = _failed(claim, error, policy.retry, timed_out=bound.expired())
+            if attempt.interruption is not None:
+                return _interrupted(claim, error, attempt.interruption)
+            if isinstance(error, (Snooze, Cancel)):
+                return wished(claim, error)
+            outcome = _failed(claim, error, policy.retry, timed_out=attempt.overdue)
             with suppress(Exception):  # an error whose own text cannot be made
-                scope.failed(error)
+                if attempt.scope is not None:
+                    attempt.scope.failed(error)
             return outcome
 
     async def _run(
-        self, claim: Claim, task: Task[Any, Any], args: msgspec.Struct, bound: asyncio.Timeout
+        self, attempt: Attempt, task: Task[Any, Any], args: msgspec.Struct, policy: Policy
     ) -> Outcome | None:
         try:
             async with AsyncExitStack() as stack:
-                context = Run(claim, record=self._record, providers=self._providers, stack=stack, seats=self._seats)
-                async with bound:
-                    value = await task.function(context, **msgspec.structs.asdict(args))
-                outcome = succeeded(claim, value)
+                context = Run(attempt, self._ground, stack)
+                if policy.runs_in is RunsIn.LOOP:
+                    async with attempt.bound(policy.timeout_seconds):
+                        value = await task.function(context, **msgspec.structs.asdict(args))
+                else:
+                    work = partial(task.function, **msgspec.structs.asdict(args))
+                    value = await self._places.run(attempt, context, work, policy)
+                outcome = returned(attempt.claim, value, stored=policy.result)
+                if self.reports.holds(attempt.claim.key):
+                    await self.reports.finish(attempt.claim.key)
                 if context.session is None:
                     return outcome
                 await _settle(context.session, outcome)
@@ -149,7 +157,7 @@ class Execution:
 
 async def _settle(session: Transaction, outcome: Outcome) -> None:
     """Settle within the session. Where this raises, it rolls back, whichever way its statements went."""
-    if outcome.state is not JobState.SUCCEEDED:
+    if outcome.state is JobState.DEAD:
         raise _RefusedError(outcome)
     await settle_within(session, outcome)
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import msgspec
 
 from headrace.errors import ConfigurationError, InvalidInputError
 from headrace.jobs.call import (
@@ -20,6 +24,19 @@ from headrace.jobs.call import (
     require_sound,
 )
 from headrace.jobs.retry import DEFAULT_MAX_LOSSES, Retry
+
+_DECODER: Final = msgspec.json.Decoder(Overrides)
+
+
+class RunsIn(StrEnum):
+    """Where a task's function runs."""
+
+    LOOP = "loop"
+    """On the worker's event loop: what is declared with `async def`."""
+    THREAD = "thread"
+    """In a thread of the worker: a plain function, which may block."""
+    PROCESS = "process"
+    """In a process of its own: a plain function that keeps a CPU busy, or must be killed when its time is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +55,13 @@ class Policy:
     """How long after its end a job leaves the record; None for the retention of all."""
     on_dead: str | None = None
     """The task that is told when a job of this one is dead."""
+    runs_in: RunsIn = RunsIn.LOOP
 
-    def with_overrides(self, overrides: Overrides | None) -> Policy:
-        """Return the policy for a call that sets some of it otherwise."""
-        if overrides is None:
+    def with_overrides(self, encoded: str | None) -> Policy:
+        """Return the policy for a call that set some of it otherwise, given as the claim carries it."""
+        if encoded is None:
             return self
+        overrides = _DECODER.decode(encoded)
         retry, first, longest = self.retry, overrides.first_delay_seconds, overrides.max_delay_seconds
         return replace(
             self,

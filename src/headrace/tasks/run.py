@@ -9,48 +9,46 @@ attempt.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.away import is_away, reaching
 from headrace.database.record import Record
 from headrace.errors import UnavailableError
-from headrace.jobs.model import Claim
-from headrace.jobs.progress import write_progress
 from headrace.providers import Providers
+from headrace.tasks.attempt import Attempt
+from headrace.tasks.reports import Reports
 from headrace.transaction import Transaction, transaction
 
 T = TypeVar("T")
 
-_PROGRESS_INTERVAL_SECONDS = 0.5
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the runs of a worker share."""
+
+    record: Record
+    providers: Providers
+    seats: asyncio.Semaphore
+    """For who wants a session."""
+    reports: Reports
 
 
 class Run:
     """One attempt of a job, as its task sees it."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        *,
-        record: Record,
-        providers: Providers,
-        stack: AsyncExitStack,
-        seats: asyncio.Semaphore,
-    ) -> None:
-        self._claim = claim
-        self._seats = seats
+    def __init__(self, attempt: Attempt, ground: Ground, stack: AsyncExitStack) -> None:
+        self._under_way = attempt
+        self._claim = attempt.claim
+        self._ground = ground
         self._opening = asyncio.Lock()
-        self._record = record
-        self._providers = providers
         self._stack = stack
-        self._progress_at = 0.0
         self.session: Transaction | None = None
         """The open transaction, where the task has asked for one."""
 
@@ -105,9 +103,9 @@ class Run:
         """
         async with self._opening:
             if self.session is None:
-                await self._stack.enter_async_context(self._seats)
+                await self._stack.enter_async_context(self._ground.seats)
                 try:
-                    self.session = await self._stack.enter_async_context(transaction(self._record))
+                    self.session = await self._stack.enter_async_context(transaction(self._ground.record))
                 except Exception as error:
                     if not is_away(error):
                         raise
@@ -120,17 +118,36 @@ class Run:
         """Lend a connection for reading, apart from the session: a slow call to somebody else must not hold one."""
         async with AsyncExitStack() as stack:
             with reaching():
-                connection = await stack.enter_async_context(self._record.engine.connect())
+                connection = await stack.enter_async_context(self._ground.record.engine.connect())
             yield connection
 
     def get(self, kind: type[T]) -> T:
         """Return the instance of `kind` that an application provides."""
-        return self._providers.get(kind)
+        return self._ground.providers.get(kind)
 
     async def progress(self, done: float, total: float, note: str = "") -> None:
-        """Put the progress on record, at once visible to others; at most twice a second, and always when done."""
-        now = time.monotonic()
-        if now - self._progress_at < _PROGRESS_INTERVAL_SECONDS and done < total:
-            return
-        self._progress_at = now
-        await write_progress(self._record, self.job_id, self.fence, msgspec.json.encode([done, total, note]).decode())
+        """Tell how far this run is; returns at once, however often it is called, and never fails for a store.
+
+        The newest value is on record within half a second, where others see it at once, and the last one in any case;
+        who watches the job live gets up to twenty values a second.
+        """
+        self.report(done, total, note)
+
+    def report(self, done: float, total: float, note: str = "") -> None:
+        """Tell how far this run is; for the loop's own thread, as everything here."""
+        if self._under_way.lives:
+            self._ground.reports.report(self._claim.key, done=done, total=total, note=note)
+
+    def shield(self) -> AbstractAsyncContextManager[None]:
+        """Defer what interrupts this run to the end of the block: a cancel, a shutdown, its timeout.
+
+        Keep the block short, and give it an `asyncio.timeout` of its own where it may hang: a worker that stops waits
+        for it only as long as for any run.
+
+        Example:
+            >>> async with run.shield():
+            ...     receipt = await capture_payment(order, key=run.idempotency_key)
+            ...     await store(receipt)
+
+        """
+        return self._under_way.shield()

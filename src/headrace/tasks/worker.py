@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from redis.asyncio import Redis
 
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
@@ -31,11 +32,14 @@ from headrace.loops import Pace, Stop, repeat
 from headrace.presence import Identity, Presence
 from headrace.providers import Factory, open_providers
 from headrace.settings import Settings
+from headrace.streams.connection import open_commands
+from headrace.tasks.attempt import Interruption
 from headrace.tasks.belt import Belt
 from headrace.tasks.contract import Task
-from headrace.tasks.execution import Execution, Interruption
+from headrace.tasks.execution import Execution
 from headrace.tasks.outcome import handed_back
-from headrace.tasks.reconcile import Reconciliation
+from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
+from headrace.tasks.reports import LIVE_PACE, RECORD_PACE
 from headrace.tasks.settler import Settler
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
@@ -43,7 +47,6 @@ from headrace.telemetry.setup import configure
 logger = structlog.get_logger(__name__)
 
 _QUEUES = Pace(interval_seconds=1.0)
-_RECONCILE = Pace(interval_seconds=1.0, last_backoff_seconds=1.0)
 _LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 3.0
 """How long interrupted runs may take to end, and their outcomes to be recorded."""
@@ -98,6 +101,8 @@ class Worker:
         providers = await self._stack.enter_async_context(open_providers(self._providers, self._settings))
         sessions = max(1, self._settings.database_pool_size - _SPARE_CONNECTIONS)
         self.execution = Execution(self._tasks, record, providers, sessions=sessions)
+        live = open_commands(self._settings.redis_url, connections=1)
+        self._stack.push_async_callback(live.aclose)
         self.belt = Belt(
             self._settings.redis_url, self._settings.database_url, worker_id=self.identity.id, slots=self.identity.slots
         )
@@ -106,12 +111,12 @@ class Worker:
         await self._serve_queues(record)
         self._stack.push_async_callback(self._presence.stop)
         await self._presence.start()
-        self._run_parts(record)
+        self._run_parts(record, live)
         gc.freeze()  # what start-up made stays: looking through it again and again took a twentieth of a worker's time
         logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
         return record
 
-    def _run_parts(self, record: Record) -> None:
+    def _run_parts(self, record: Record, live: Redis) -> None:
         url = self._settings.database_url
         reconciliation = Reconciliation(url, self.identity, belt=self.belt, settler=self.settler)
         self._stack.callback(reconciliation.close)
@@ -120,10 +125,11 @@ class Worker:
         self._run("acknowledge", self.belt.acknowledge())
         self._run("queues", repeat("queues", lambda: self._serve_queues(record), _QUEUES, self._stop))
         # the end of a part whose flag is never set is its cancellation: runs are watched until the last one has ended
-        self._run(
-            "reconcile",
-            repeat("reconcile", lambda: reconciliation.run_once(self.execution), _RECONCILE, Stop()),
-        )
+        last = Stop()
+        reports = self.execution.reports
+        self._run("reconcile", repeat("reconcile", lambda: reconciliation.look(self.execution), RECONCILE_PACE, last))
+        self._run("progress", repeat("progress", reports.record_once, RECORD_PACE, last))
+        self._run("live", repeat("live", lambda: reports.publish_once(live), LIVE_PACE, last))
         self._run("patience", self._lose_patience())
         self._run("orphan", self._end_with_parent())
 
