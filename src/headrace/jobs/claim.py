@@ -1,8 +1,8 @@
 """A worker takes jobs, and gives back what it will not start.
 
 Owns the claim: one statement for a whole batch, fenced. A delivery that is stale (released again since) or a duplicate
-(claimed already) wins nothing. The claim is where an attempt begins and is counted; a job that is handed back unstarted
-gets its attempt back.
+(claimed already) wins nothing. The claim is where an attempt begins and is counted, as its queue's start too where that
+has a rate; a job that is handed back unstarted gets its attempt back.
 """
 
 from __future__ import annotations
@@ -14,13 +14,23 @@ import asyncpg
 import msgspec
 
 from headrace.jobs.model import Claim, Key
+from headrace.jobs.retry import DEFAULT_MAX_LOSSES
 
+# The starts of a queue with a rate go into its ledger, in the same statement: whoever counts sees each job either on the
+# belt or in the ledger. The time in the ledger is that of the last start of the batch, so that it is never too early.
 _CLAIM = """
-    UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(), worker_id = $3
-    FROM unnest($1::uuid[], $2::integer[]) AS c(id, fence)
-    WHERE jobs.id = c.id AND jobs.fence = c.fence AND jobs.state = 'queued'
-      AND (jobs.expires_at IS NULL OR jobs.expires_at > now())
-    RETURNING jobs.id
+    WITH won AS (
+        UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(), worker_id = $3
+        FROM unnest($1::uuid[], $2::integer[]) AS c(id, fence)
+        WHERE jobs.id = c.id AND jobs.fence = c.fence AND jobs.state = 'queued'
+          AND (jobs.expires_at IS NULL OR jobs.expires_at > now())
+        RETURNING jobs.id, jobs.queue, jobs.started_at),
+    started AS (
+        INSERT INTO queue_starts (queue, at, jobs)
+        SELECT won.queue, max(won.started_at), count(*)
+        FROM won JOIN queues ON queues.name = won.queue AND queues.rate_limit IS NOT NULL
+        GROUP BY won.queue)
+    SELECT id FROM won
 """
 
 _RETURN_QUEUED = """
@@ -29,11 +39,12 @@ _RETURN_QUEUED = """
     WHERE jobs.id = c.id AND jobs.fence = c.fence AND jobs.state = 'queued'
 """
 
-_CLAIMED_BY = """
+_CLAIMED_BY = f"""
     SELECT id, fence, attempt, max_attempts, trace_id, cancel_requested_at IS NOT NULL,
-           coalesce(started_at < clock_timestamp() - interval '2 seconds', true)
+           coalesce(started_at < clock_timestamp() - interval '2 seconds', true),
+           lost, coalesce(CAST(overrides->>'max_losses' AS integer), {DEFAULT_MAX_LOSSES})
     FROM jobs WHERE worker_id = $1 AND state = 'running'
-"""
+"""  # noqa: S608 - composed of constants
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -47,6 +58,9 @@ class Claimed(msgspec.Struct, frozen=True):
     cancel_requested: bool
     long_ago: bool
     """Whether the claim is old enough for its answer to have reached the worker."""
+    lost: int = 0
+    """How many workers were lost under the job before."""
+    max_losses: int = DEFAULT_MAX_LOSSES
 
     @property
     def key(self) -> Key:

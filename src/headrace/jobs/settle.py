@@ -14,13 +14,15 @@ import asyncpg
 import msgspec
 
 from headrace.errors import FencedError
+from headrace.jobs.losses import LOST
 from headrace.jobs.model import Key, Outcome
 from headrace.transaction import Transaction
 
 _SETTLE = """
     WITH given AS (
-        SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::float8[], $6::integer[])
-            AS o(id, fence, state, result, delay_seconds, refund)),
+        SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::float8[], $6::integer[],
+                             $7::boolean[])
+            AS o(id, fence, state, result, delay_seconds, refund, lost)),
     settled AS (
         UPDATE jobs SET
             state = CASE WHEN o.state IN ('pending', 'scheduled', 'retrying') AND jobs.cancel_requested_at IS NOT NULL
@@ -29,6 +31,7 @@ _SETTLE = """
             run_at = CASE WHEN o.delay_seconds IS NULL THEN jobs.run_at
                           ELSE clock_timestamp() + make_interval(secs => o.delay_seconds) END,
             attempt = jobs.attempt - o.refund,
+            lost = CASE WHEN o.lost THEN jobs.lost + 1 WHEN o.state = 'scheduled' THEN 0 ELSE jobs.lost END,
             finished_at = CASE
                 WHEN o.state IN ('succeeded', 'dead', 'cancelled') OR jobs.cancel_requested_at IS NOT NULL
                 THEN clock_timestamp() END
@@ -40,7 +43,7 @@ _SETTLE = """
             (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
         SELECT s.id, s.attempt, s.fence, s.started_at, clock_timestamp(), f.outcome, f.type, f.message, f.traceback,
                f.trace_id, s.worker_id
-        FROM jsonb_to_recordset($7::jsonb)
+        FROM jsonb_to_recordset($8::jsonb)
             AS f(id uuid, fence integer, outcome text, type text, message text, traceback text, trace_id text)
         JOIN settled s ON s.id = f.id AND s.fence = f.fence)
     SELECT id, fence FROM settled
@@ -62,6 +65,7 @@ async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Seque
         [outcome.result for outcome in outcomes],
         [outcome.delay_seconds for outcome in outcomes],
         [int(outcome.refund) for outcome in outcomes],
+        [outcome.failure is not None and outcome.failure.outcome == LOST for outcome in outcomes],
         msgspec.json.encode(failures).decode(),
     )
     return {(row["id"], row["fence"]) for row in rows}

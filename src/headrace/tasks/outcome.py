@@ -1,11 +1,13 @@
 """How an attempt ended: the decision, apart from its recording.
 
-Owns the way from what a task returned or raised to an `Outcome`. Whatever a task does, this decides something that
-PostgreSQL can store: a result that is no JSON or too large is a dead job with that reason, never a broken batch.
+Owns the way from what a task returned or raised to an `Outcome`: it is a result, an error, or a wish. Whatever a task
+does, this decides something that PostgreSQL can store: a result that is no JSON or too large is a dead job with that
+reason, never a broken batch.
 """
 
 from __future__ import annotations
 
+import random
 import traceback
 
 import msgspec
@@ -13,15 +15,37 @@ import msgspec
 from headrace.database.states import JobState
 from headrace.jobs.call import holds_nul
 from headrace.jobs.claim import Claimed
+from headrace.jobs.losses import LOST, QUARANTINED, WHY_QUARANTINED
 from headrace.jobs.model import Claim, Failure, Outcome
-from headrace.jobs.retry import Retry
+from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.telemetry.propagation import trace_id_now, trace_id_of
 
 MAX_RESULT_BYTES = 256 * 1024
 _MAX_TEXT = 16_000
 _SECOND = 1.0
+_LONGEST_PAUSE = 5.0
+"""How long a job at most is kept from workers when one has given it back because it does not know the task."""
 _MOST_UNCOUNTED = 30
 """Releases of a job that may end without a counted attempt; a shutdown or a lost belt costs one as well."""
+
+
+def returned(claim: Claim, value: object, *, stored: bool = True) -> Outcome:
+    """Decide for a task that returned `value`: a wish or a result, which is kept where it is to be stored."""
+    if isinstance(value, (Snooze, Cancel)):
+        return wished(claim, value)
+    return succeeded(claim, value) if stored else Outcome(claim.job_id, claim.fence, JobState.SUCCEEDED)
+
+
+def wished(claim: Claim, wish: Snooze | Cancel) -> Outcome:
+    """Decide for a task that wishes to be run later, or to end its job."""
+    match wish:
+        case Snooze():
+            key = (claim.job_id, claim.fence)
+            return Outcome(*key, JobState.SCHEDULED, delay_seconds=wish.seconds, refund=True)
+        case Cancel():
+            failure = _failure(claim, wish, "cancelled")
+            failure = msgspec.structs.replace(failure, message=_storable(wish.reason[:_MAX_TEXT]), traceback="")
+            return Outcome(claim.job_id, claim.fence, JobState.CANCELLED, failure=failure)
 
 
 def succeeded(claim: Claim, value: object) -> Outcome:
@@ -76,14 +100,27 @@ def handed_back(claim: Claim) -> Outcome:
 
 def lost(claimed: Claimed) -> Outcome:
     """Decide for a job that the record says this worker runs, and that it does not: nobody knows how far it came."""
-    failure = Failure("lost", "RunLost", "the worker lives and does not know this run any more", "", claimed.trace_id)
-    state = JobState.DEAD if claimed.attempt >= claimed.max_attempts else JobState.PENDING
+    losses = claimed.lost + 1
+    deadly = losses >= claimed.max_losses
+    failure = Failure(
+        outcome=LOST,
+        type=QUARANTINED if deadly else "RunLost",
+        message=f"{losses} {WHY_QUARANTINED}" if deadly else "the worker lives and does not know this run any more",
+        traceback="",
+        trace_id=claimed.trace_id,
+    )
+    state = JobState.DEAD if deadly or claimed.attempt >= claimed.max_attempts else JobState.PENDING
     return Outcome(claimed.job_id, claimed.fence, state, failure=failure)
 
 
 def unknown_here(claim: Claim) -> Outcome:
-    """Decide for a task that this version of the code does not know: it waits for a worker that does."""
-    return Outcome(claim.job_id, claim.fence, JobState.SCHEDULED, delay_seconds=_SECOND, refund=True)
+    """Decide for a task that this version of the code does not know: it waits for a worker that does.
+
+    It is pending, and behind the others of its priority until the delay is over: at once it would come back here.
+    """
+    bounces = max(0, claim.fence - claim.attempt)
+    delay = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _SECOND * 2.0 ** min(bounces, 10))  # noqa: S311 - jitter
+    return Outcome(claim.job_id, claim.fence, JobState.PENDING, delay_seconds=delay, refund=True)
 
 
 def _failure(claim: Claim, error: BaseException, outcome: str) -> Failure:
