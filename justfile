@@ -37,9 +37,10 @@ demo *arguments:
 bench *arguments:
     python -m bench "$@"
 
-# Kill real processes and see the promise kept
+# Kill real processes and see the promise kept: `just chaos --seconds 300 --jobs 10000 --seed 7`
 chaos *arguments:
-    python -m pytest tests/processes "$@"
+    python -m pytest tests/processes
+    python -m tests.chaos "$@"
 
 # Write deploy/headrace.env.example from the settings
 environment-example:

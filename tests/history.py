@@ -42,6 +42,8 @@ class Attempt(msgspec.Struct, frozen=True):
     attempt: int
     fence: int
     outcome: str
+    reason: str = ""
+    """Type and message of the error, for the words of a fault."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -58,7 +60,7 @@ class Recorded(msgspec.Struct, frozen=True):
     @property
     def unexplained(self) -> int:
         """How many starts ended neither in success nor in an attempt on record: they were handed back."""
-        return self.starts - len(self.attempts) - (self.state is JobState.SUCCEEDED)
+        return self.starts - len(self.attempts) - (self.state in {JobState.SUCCEEDED, JobState.RUNNING})
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,8 +172,8 @@ def _ended_otherwise(promised: Iterable[Accepted], history: History) -> Iterator
         job = history.jobs.get(one.job_id)
         if job is None or job.state not in FINISHED or job.state in one.ends or _is_quarantined(job):
             continue
-        last = max(job.attempts, key=lambda attempt: attempt.fence).outcome if job.attempts else "none"
-        yield Fault(Wrong.ENDED_OTHERWISE, str(one.job_id), f"is {job.state}; the last attempt on record: {last}")
+        said = f"{last.outcome}, {last.reason}" if (last := _last(job)) else "none"
+        yield Fault(Wrong.ENDED_OTHERWISE, str(one.job_id), f"is {job.state}; the last attempt on record: {said}")
 
 
 def _wrong_attempts(history: History) -> Iterator[Fault]:
@@ -205,6 +207,9 @@ def _wrong_starts(job: Recorded, began: set[Began]) -> Iterator[Fault]:
 
 
 def _is_quarantined(job: Recorded) -> bool:
-    if job.state is not JobState.DEAD or not job.attempts:
-        return False
-    return max(job.attempts, key=lambda attempt: attempt.fence).outcome == "lost"
+    last = _last(job)
+    return job.state is JobState.DEAD and last is not None and last.outcome == "lost"
+
+
+def _last(job: Recorded) -> Attempt | None:
+    return max(job.attempts, key=lambda attempt: attempt.fence, default=None)

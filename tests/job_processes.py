@@ -36,6 +36,7 @@ from tests.conftest import MIGRATIONS
 from tests.servers import environment
 
 ROOT = Path(__file__).parent.parent
+PATHS = os.pathsep.join((str(ROOT), str(ROOT / "src")))
 BOUND_SECONDS = 30.0
 
 
@@ -80,6 +81,7 @@ class World:
         self.settings, self.record = settings, record
         self._directory, self._stack = directory, stack
         self._driver: asyncpg.Connection[asyncpg.Record] | None = None
+        self._asking = asyncio.Lock()
 
     def relay(self) -> subprocess.Popen[bytes]:
         """Start a relay."""
@@ -90,6 +92,10 @@ class World:
         at_once = str(self.settings.worker_concurrency)
         arguments = ("worker", "workers.tasks:broker", "--workers", "1", "--max-async-tasks", at_once)
         return self._start("worker", "-m", "taskiq", *arguments)
+
+    def api(self) -> subprocess.Popen[bytes]:
+        """Start an API on the port of the settings."""
+        return self._start("api", "-m", "headrace.cli", "api")
 
     async def pids(self, role: str) -> list[int]:
         """Return the processes of a role that live by their lease, the oldest first."""
@@ -163,10 +169,11 @@ class World:
 
     async def rows(self, query: str, *arguments: object) -> list[Any]:
         """Ask the record, over a connection that is made anew where it was lost."""
-        if self._driver is None or self._driver.is_closed():
-            self._driver = await asyncpg.connect(self.settings.database_url, timeout=5)
-            self._stack.callback(self._driver.terminate)
-        return list(await self._driver.fetch(query, *arguments))
+        async with self._asking:
+            if self._driver is None or self._driver.is_closed():
+                self._driver = await asyncpg.connect(self.settings.database_url, timeout=5)
+                self._stack.callback(self._driver.terminate)
+            return list(await self._driver.fetch(query, *arguments))
 
     async def eventually(self, condition: Callable[[], Awaitable[bool]], seconds: float = BOUND_SECONDS) -> None:
         """Wait until the condition holds; PostgreSQL may be away meanwhile."""
@@ -189,7 +196,7 @@ class World:
         with (self._directory / f"{name}-{number}.log").open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own
                 [sys.executable, *arguments],
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **self.settings.as_environment()},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, **self.settings.as_environment()},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

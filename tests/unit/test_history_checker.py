@@ -60,7 +60,8 @@ def test_job_is_lost_when_the_record_does_not_know_it() -> None:
 @pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.PENDING, JobState.QUEUED, JobState.RUNNING])
 def test_job_is_lost_when_it_never_ends(state: JobState) -> None:
     """Everybody has gone home and it still waits."""
-    stuck = Recorded(JOB, state, attempt=0, fence=0, starts=0)
+    started = int(state is JobState.RUNNING)
+    stuck = Recorded(JOB, state, attempt=started, fence=started, starts=started)
     history = History(accepted=[ACCEPTED], began=[], outside=[], effects=[], jobs={JOB: stuck})
 
     assert wrongs(history) == [Wrong.LOST]

@@ -1,0 +1,53 @@
+"""Chaos, at the length you choose: `python -m tests.chaos --seconds 300 --jobs 10000 --seed 7`.
+
+Owns the command line. The seed is printed first, so that a run can be made again; the exit code is 1 where the promise
+was not kept, and then the directory with the logs and the ledger stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.report import is_sound, report
+from tests.chaos.run import Measure, run_chaos
+
+
+def main() -> int:
+    """Run once, print the report, and return the exit code."""
+    measure = _asked()
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    directory = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
+    _say(f"seed {measure.seed}: {measure.jobs:,} jobs in {measure.seconds:g} s; logs in {directory}\n")
+    result = asyncio.run(run_chaos(measure, directory))
+    _say(report(result))
+    if not is_sound(result):
+        _say(f"\nThe promise was NOT kept: see {directory}")
+        return 1
+    shutil.rmtree(directory)
+    _say(f"\nThe promise was kept. The last job ended {result.settled_seconds:.1f} s after the end of it all.")
+    return 0
+
+
+def _asked() -> Measure:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Kill everything and lose nothing.")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="what the run is drawn from")
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long load and misfortune last")
+    parser.add_argument("--jobs", type=int, default=10_000, help="how many jobs are enqueued meanwhile")
+    given = parser.parse_args()
+    return Measure(seed=given.seed, seconds=given.seconds, jobs=given.jobs)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
