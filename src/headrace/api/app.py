@@ -16,10 +16,12 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 
 from headrace.api.auth import PUBLIC, authorize
 from headrace.api.bodies import StrictRequest
+from headrace.api.bulk import bulk_routes
 from headrace.api.docs import docs_routes
 from headrace.api.door import Door
 from headrace.api.events import event_routes
 from headrace.api.health import health_routes
+from headrace.api.history import history_routes
 from headrace.api.jobs import job_routes
 from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
@@ -47,6 +49,8 @@ def create_app(door: Door) -> ASGIApp:
 def _routes(door: Door) -> list[ControllerRouterHandler]:
     return [
         job_routes(door.requests),
+        bulk_routes,
+        history_routes,
         task_routes,
         queue_routes,
         event_routes,

@@ -6,6 +6,7 @@ Nothing here remembers a request: two API processes answer the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Door:
     keys: KeyRing
     watch: SystemWatch
     succeeded: Tally
+    bulk: asyncio.Lock
+    """Held by the one request that changes many jobs: it needs a second connection."""
     metrics: Metrics
 
 
@@ -65,5 +68,6 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             keys=KeyRing(record, settings.api_key),
             watch=watch,
             succeeded=Tally(),
+            bulk=asyncio.Lock(),
             metrics=Metrics(),
         )
