@@ -7,12 +7,12 @@ what it needs by constructor arguments from here. Never look anything up from in
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from headrace import diagnostics
-from headrace.application import Registry, combine, load
+from headrace.application import Application, Registry, combine, load
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.settings import Settings
@@ -33,8 +33,13 @@ class Resources:
 
 
 def build_registry(settings: Settings) -> Registry:
-    """Load the applications that the settings name, the bundled diagnostics, and what redelivers to all of them."""
-    declared = combine([diagnostics.application, *load(settings.applications)])
+    """Load the applications that the settings name and join them as `registry_of` does."""
+    return registry_of(load(settings.applications))
+
+
+def registry_of(applications: Sequence[Application]) -> Registry:
+    """Join applications with the bundled diagnostics and with what redelivers to all of them."""
+    declared = combine([diagnostics.application, *applications])
     return combine([*declared.applications, redelivering(declared.subscriptions)])
 
 

@@ -1,0 +1,232 @@
+"""Inline: an application runs in a test, by a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from headrace.database.states import JobState
+from headrace.jobs.call import Options
+from headrace.jobs.retry import PermanentError
+from headrace.testing.inline import Inline, inline
+from headrace.testing.observed import NotDrainedError
+from headrace.testing.stores import Stores, open_stores
+from tests.kit import TABLES, Joined, Mailer, again, application, counts, greet, remind, welcome
+from tests.servers import PostgresServer
+
+NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def stores(postgres_server: PostgresServer) -> Iterator[Stores]:
+    """The run's own PostgreSQL."""
+    with open_stores(database_url=postgres_server.url_of("postgres")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mailer() -> Mailer:
+    """What was mailed."""
+    return Mailer()
+
+
+@pytest.fixture
+async def headrace(stores: Stores, mailer: Mailer) -> AsyncIterator[Inline]:
+    """The application `kit`, at noon."""
+    async with inline(application, stores, at=NOON, providers={Mailer: mailer}) as opened:
+        async with opened.transaction() as tx:
+            for table in TABLES:
+                await tx.connection.execute(text(table))
+        yield opened
+
+
+async def effects(headrace: Inline) -> list[tuple[str, datetime]]:
+    """Return what was written, and when."""
+    async with headrace.transaction() as tx:
+        rows = await tx.connection.execute(text("SELECT what, at FROM kit_effects ORDER BY at, what"))
+        return [(row.what, row.at) for row in rows]
+
+
+async def joined(headrace: Inline) -> dict[str, int]:
+    """Return what the projection has counted."""
+    async with headrace.transaction() as tx:
+        rows = await tx.connection.execute(text("SELECT name, joined FROM kit_counts"))
+        return {row.name: row.joined for row in rows}
+
+
+async def test_task_returns_its_result_at_the_virtual_time(headrace: Inline, mailer: Mailer) -> None:
+    """Task, session and record agree what time it is, and the provider is the test's own."""
+    outcome = await headrace.run(greet, "Ada")
+
+    assert (outcome.state, outcome.result) == (JobState.SUCCEEDED, "Good morning, Ada, at 12:00")
+    assert await effects(headrace) == [("Ada", NOON)]
+    assert mailer.sent == ["Ada"]
+    (job,) = await headrace.jobs(greet)
+    assert {job.created_at, job.run_at, job.started_at, job.finished_at} == {NOON}
+
+
+async def test_failed_attempt_is_made_again_when_its_delay_is_over(headrace: Inline, mailer: Mailer) -> None:
+    """Without jitter: the first retry comes after exactly a minute, the second after two more."""
+    headrace.fail(greet, ConnectionError("no route"), times=2)
+    job_id = await headrace.enqueue(greet, "Ada")
+
+    await headrace.advance(59)
+    waiting = await headrace.outcome(job_id)
+    await headrace.advance(1)
+    second = await headrace.outcome(job_id)
+    await headrace.advance(120)
+    third = await headrace.outcome(job_id)
+
+    assert (waiting.state, waiting.errors) == (JobState.RETRYING, ["ConnectionError: no route"])
+    assert (second.state, len(second.errors)) == (JobState.RETRYING, 2)
+    assert (third.state, third.attempt) == (JobState.SUCCEEDED, 3)
+    assert await effects(headrace) == [("Ada", NOON + timedelta(seconds=180))]
+    assert mailer.sent == ["Ada"]
+
+
+async def test_job_is_dead_when_its_attempts_are_used_up_or_no_use(headrace: Inline) -> None:
+    """`finish` lets as much time pass as that takes."""
+    headrace.fail(greet, OSError("away"), times=3)
+    used_up = await headrace.finish(await headrace.enqueue(greet, "Ada"))
+    headrace.fail(greet, PermanentError("never"))
+    no_use = await headrace.finish(await headrace.enqueue(greet, "Ada"))
+
+    assert (used_up.state, used_up.attempt) == (JobState.DEAD, 3)
+    assert (no_use.state, no_use.errors) == (JobState.DEAD, ["PermanentError: never"])
+    assert headrace.now == NOON + timedelta(seconds=180)
+
+
+async def test_event_is_followed_to_the_end_when_it_is_published(headrace: Inline) -> None:
+    """Subscriber, projection, its jobs, and the one that is due in a day."""
+    await headrace.publish(Joined("Ada"))
+    await headrace.drain()
+
+    assert await headrace.published(Joined) == [Joined("Ada")]
+    assert await headrace.enqueued(greet) == [{"name": "Ada"}]
+    assert [job.state for job in await headrace.jobs(remind)] == [JobState.SCHEDULED]
+    assert await joined(headrace) == {"Ada": 1}
+
+    await headrace.advance(days=1)
+    (reminder, *_) = await headrace.jobs(remind, state=JobState.SUCCEEDED)
+    assert reminder.finished_at == NOON + timedelta(days=1)
+
+
+async def test_snoozed_job_wakes_up_and_cancelled_one_does_not(headrace: Inline) -> None:
+    """A snooze burns no attempt."""
+    snoozed = await headrace.enqueue(remind, "Ada")
+    cancelled = await headrace.run(remind, "nobody")
+    await headrace.advance(hours=2.5)
+    before = await headrace.outcome(snoozed)
+    await headrace.run(greet, "Ada")
+    after = await headrace.finish(snoozed)
+
+    assert (cancelled.state, before.state) == (JobState.CANCELLED, JobState.SCHEDULED)
+    assert (after.state, after.result, after.attempt) == (JobState.SUCCEEDED, "reminded", 1)
+    assert headrace.now == NOON + timedelta(hours=3)
+
+
+async def test_schedules_fire_at_their_moments_when_time_passes(headrace: Inline) -> None:
+    """Two days: 48 hours of one schedule, two mornings of the other."""
+    await headrace.advance(days=2)
+
+    morning = datetime(2031, 5, 2, 8, 0, tzinfo=UTC)
+    assert await effects(headrace) == [("everybody", morning), ("everybody", morning + timedelta(days=1))]
+    assert len(await headrace.enqueued(remind)) == 48
+
+
+async def test_job_expires_when_it_cannot_start_in_time(headrace: Inline) -> None:
+    """The virtual clock decides that too."""
+    options = Options(delay_seconds=600, expires_at=NOON + timedelta(seconds=300))
+    job_id = await headrace.enqueue(greet.options(options), "Ada")
+
+    outcome = await headrace.finish(job_id)
+
+    assert (outcome.state, headrace.now) == (JobState.EXPIRED, NOON + timedelta(seconds=300))
+
+
+async def test_nothing_becomes_due_when_only_real_time_passes(headrace: Inline) -> None:
+    """The record's own clock would have released a job that is due in a millisecond."""
+    job_id = await headrace.enqueue(greet.options(Options(delay_seconds=0.001)), "Ada")
+
+    for _ in range(5):
+        await headrace.drain()
+
+    assert (await headrace.outcome(job_id)).state is JobState.SCHEDULED
+
+
+async def test_priority_decides_when_several_are_due(headrace: Inline, mailer: Mailer) -> None:
+    """One at a time, the highest first, then the oldest."""
+    calls = [greet.options(Options(priority=p)).call(name) for name, p in [("a", 1), ("b", 5), ("c", 9), ("d", 5)]]
+    await headrace.enqueue_calls(calls)
+
+    await headrace.drain()
+
+    assert mailer.sent == ["c", "b", "d", "a"]
+
+
+async def test_crash_after_the_function_rolls_back_and_runs_again(headrace: Inline, mailer: Mailer) -> None:
+    """The mail went out twice, as it would; the row is there once; the lost attempt is on record."""
+    headrace.crash(greet)
+
+    outcome = await headrace.run(greet, "Ada")
+
+    assert (outcome.state, outcome.attempt) == (JobState.SUCCEEDED, 2)
+    assert outcome.errors[0].startswith("WorkerLost")
+    assert mailer.sent == ["Ada", "Ada"]
+    assert await effects(headrace) == [("Ada", NOON)]
+
+
+async def test_delivery_is_made_again_when_its_subscriber_fails_or_crashes(headrace: Inline) -> None:
+    """A crash leaves the event; an error makes a job that tries again by the subscription's policy."""
+    headrace.crash(welcome)
+    await headrace.publish(Joined("Ada"))
+    await headrace.drain()
+    headrace.fail(welcome, ConnectionError("no route"))
+    await headrace.publish(Joined("Bob"))
+    await headrace.drain()
+    before = await headrace.enqueued(greet)
+    await headrace.advance(10)
+
+    assert before == [{"name": "Ada"}]
+    assert await headrace.enqueued(greet) == [{"name": "Ada"}, {"name": "Bob"}]
+
+
+async def test_projection_is_tried_again_when_it_has_failed(headrace: Inline) -> None:
+    """What is left says why until then."""
+    headrace.fail(counts, ValueError("not now"))
+    await headrace.publish(Joined("Ada"))
+    await headrace.drain()
+    left = await headrace.left()
+    await headrace.advance(1)
+
+    assert [one.why for one in left if one.what.startswith("kit.counts")] == ["ValueError('not now')"]
+    assert await joined(headrace) == {"Ada": 1}
+
+
+async def test_endless_work_is_named_when_there_is_no_end(headrace: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that enqueues itself without a delay ends the test, with its name."""
+    monkeypatch.setattr("headrace.testing.inline.MOST_STEPS", 20)
+    await headrace.enqueue(again)
+
+    with pytest.raises(NotDrainedError, match=r"lately of kit\.again"):
+        await headrace.drain()
+
+
+async def test_kiq_goes_through_the_record_and_is_unbound_after(stores: Stores, mailer: Mailer) -> None:
+    """Taskiq's own way to send works in the block, and not beyond."""
+    before = greet.broker
+
+    async with inline(application, stores, providers={Mailer: mailer}) as headrace:
+        await greet.kiq("Ada")
+        assert await headrace.enqueued(greet) == [{"name": "Ada"}]
+
+    assert greet.broker is before
+
+
+async def test_time_does_not_go_back(headrace: Inline) -> None:
+    """Nor is a moment without a zone a moment."""
+    with pytest.raises(ValueError, match="cannot go back"):
+        await headrace.advance(-1)
