@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from headrace import diagnostics
 from headrace.application import Application, Registry, combine, load
@@ -19,7 +20,10 @@ from headrace.settings import Settings
 from headrace.subscribers.checkpoints import register
 from headrace.subscribers.redelivery import redelivering
 from headrace.tasks.broker import RecordBroker
+from headrace.tasks.claims import Claims, open_claims
 from headrace.tasks.worker import Worker
+
+_CLAIMS: Final = Application(name="headrace.claims", providers={Claims: open_claims})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,8 @@ def build_registry(settings: Settings) -> Registry:
 
 
 def registry_of(applications: Sequence[Application]) -> Registry:
-    """Join applications with the bundled diagnostics and with what redelivers to all of them."""
-    declared = combine([diagnostics.application, *applications])
+    """Join applications with the bundled diagnostics, with what redelivers to all of them, and with claims."""
+    declared = combine([diagnostics.application, _CLAIMS, *applications])
     return combine([*declared.applications, redelivering(declared.subscriptions)])
 
 

@@ -10,8 +10,12 @@ not happen twice, and never count on a claim to be exclusive after its time.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -19,7 +23,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from headrace.errors import UnavailableError
-from headrace.streams.connection import AWAY, command
+from headrace.settings import Settings
+from headrace.streams.connection import AWAY, command, open_commands
 
 PREFIX: Final = "headrace:claim:"
 
@@ -67,20 +72,30 @@ class Holder(msgspec.Struct, frozen=True):
     fence: int
 
 
-class Claims(Protocol):
+class ClaimStore(ABC):
     """Where claims are kept."""
 
+    @abstractmethod
     async def take(self, key: str, holder: Holder, seconds: float) -> Standing | Busy:
         """Take the claim of a key where it is free, or an earlier run of the same job left it."""
 
+    @abstractmethod
     async def finish(self, key: str, holder: Holder, seconds: float) -> None:
         """Say that the effect was made, for that long; nothing where somebody else has the claim by now."""
 
+    @abstractmethod
     async def let_go(self, key: str, holder: Holder) -> None:
         """Give back what is still this holder's: the effect was not made."""
 
 
-class RedisClaims:
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a process provides to its tasks under this name."""
+
+    store: ClaimStore
+
+
+class RedisClaims(ClaimStore):
     """Claims in Redis; the caller owns the client."""
 
     def __init__(self, redis: Redis) -> None:
@@ -127,3 +142,13 @@ class RedisClaims:
         except AWAY as error:
             message = f"Redis does not answer: the claim of {key} cannot be decided"
             raise UnavailableError(message) from error
+
+
+@asynccontextmanager
+async def open_claims(settings: Settings) -> AsyncIterator[Claims]:
+    """Provide the claims of a process; it connects to Redis when a task first asks for one."""
+    redis = open_commands(settings.redis_url)
+    try:
+        yield Claims(RedisClaims(redis))
+    finally:
+        await redis.aclose()

@@ -9,11 +9,11 @@ attempt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,7 +22,9 @@ from headrace.database.away import is_away, reaching
 from headrace.database.record import Record
 from headrace.errors import UnavailableError
 from headrace.providers import Providers
+from headrace.tasks import idempotency
 from headrace.tasks.attempt import Attempt
+from headrace.tasks.claims import Claims, Holder
 from headrace.tasks.reports import Reports
 from headrace.transaction import Transaction, transaction
 
@@ -151,3 +153,59 @@ class Run:
 
         """
         return self._under_way.shield()
+
+    async def check_then_act(
+        self, key: str, *, check: Callable[[], Awaitable[T | None]], act: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Return what `check` finds; where that is None, return what `act` makes.
+
+        For an effect that can be asked for. Runs with the same key come one after the other: the next one checks when
+        this run's session has ended.
+
+        Example:
+            >>> receipt = await run.check_then_act(f"refund {order_id}", check=find_refund, act=refund)
+
+        """
+        return await idempotency.check_then_act(await self.begin(), key, check=check, act=act)
+
+    async def once(self, scope: str, key: str, function: Callable[[], Awaitable[T]], *, returns: Any = Any) -> T:  # noqa: ANN401 - any type that msgspec can read
+        """Return the result of a piece of work that is done once for a scope and key, by whichever job.
+
+        The work, its result and this run's outcome commit together, or none of them does. A run that finds the work
+        done gets the stored result; one that finds it under way waits for the end of the other's session.
+
+        Args:
+            scope: what kind of work, such as `shop.charge`.
+            key: which one, such as the order's id.
+            function: does the work, on the session of `begin`; what it returns must be JSON, at most 256 KiB.
+            returns: the type to read a stored result as; plain JSON values where not given.
+
+        Raises:
+            PermanentError: the result cannot be stored.
+
+        Example:
+            >>> receipt = await run.once("shop.charge", str(order_id), charge, returns=Receipt)
+
+        """
+        place = (scope, key)
+        return await idempotency.once(await self.begin(), place, self.job_id, function=function, returns=returns)
+
+    def claim(self, key: str, seconds: float) -> AbstractAsyncContextManager[bool]:
+        """Claim an effect in Redis for a time; the block is told whether it is its to make.
+
+        For effects where PostgreSQL is not wanted, and one too many does little harm: Redis may forget. The claim is
+        kept for `seconds` after the block and given back where the block raises; a later run of the same job takes it
+        over. Make it longer than the effect may take.
+
+        Raises:
+            Snooze: another job is at it; the attempt is made again later and not counted.
+            UnavailableError: Redis is away; the attempt is made again.
+
+        Example:
+            >>> async with run.claim(f"digest {day} {user_id}", seconds=86_400) as mine:
+            ...     if mine:
+            ...         await send_digest(user_id)
+
+        """
+        holder = Holder(self.job_id, self.fence)
+        return idempotency.claimed(self.get(Claims).store, key, holder, seconds=seconds)

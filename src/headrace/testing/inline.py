@@ -33,8 +33,10 @@ from headrace.subscribers.contract import Kind
 from headrace.subscribers.failures import DELIVER
 from headrace.subscribers.handling import Handling
 from headrace.subscribers.redelivery import Redelivery
+from headrace.tasks.claims import Claims
 from headrace.tasks.execution import Execution
 from headrace.tasks.settler import Settler
+from headrace.testing.claims import RememberedClaims
 from headrace.testing.faults import Failing, Faults
 from headrace.testing.observed import JobOutcome, NotDrainedError, Observed
 from headrace.testing.opening import open_application, registry_for
@@ -204,7 +206,7 @@ async def inline(
         ...     assert (await headrace.run(greet, "Ada")).result == "Good morning, Ada"
 
     """
-    registry = registry_for(applications, providers or {})
+    registry = registry_for(applications, {Claims: Claims(RememberedClaims()), **(providers or {})})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(stores.database(registry.migrations, virtual_clock=True))
         chosen = msgspec.structs.replace(settings or Settings(), database_url=url, redis_url=_NO_REDIS)
