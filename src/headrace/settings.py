@@ -41,6 +41,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _meaning("jobs at once in one worker process; give --max-async-tasks the same"),
         msgspec.Meta(ge=1, le=1000),
     ] = 100
+    worker_threads: Annotated[
+        int,
+        _meaning("plain functions at once in one worker process, each in a thread"),
+        msgspec.Meta(ge=1, le=1000),
+    ] = 32
+    worker_processes: Annotated[
+        int | None,
+        _meaning("child processes at once of one worker, for tasks that run in processes; as many as CPUs where unset"),
+    ] = None
     subscriptions: Annotated[str | None, _meaning("the subscriptions to consume, comma-separated; all where unset")] = (
         None
     )

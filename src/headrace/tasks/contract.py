@@ -1,18 +1,18 @@
-"""What a task is: a typed coroutine function, its name, its queue, and what happens when it fails.
+"""What a task is: a typed function, its name, its queue, where it runs, and what happens when it fails.
 
 Owns the decorator `task` and the value `Task`, which is Taskiq's decorated task: `await greet.kiq("Ada")` is checked
 by mypy against the function's signature and, through the broker it is bound to, goes through the record.
 `greet.call("Ada")` builds the same call for a transaction. Declaring a task registers nothing: an `Application`
-lists its tasks. The first parameter of the function is always the `Run`; arguments are JSON, decoded into the
-annotated types by msgspec.
+lists its tasks. The first parameter of the function is always the run, a `Run` for a coroutine function, a `ThreadRun`
+or `SyncRun` for a plain one; arguments are JSON, decoded into the annotated types by msgspec.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
@@ -21,9 +21,10 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from headrace.errors import ConfigurationError, InvalidInputError
 from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options, holds_nul, require_sound
 from headrace.jobs.retry import Cancel, Retry, Snooze
-from headrace.tasks.policy import Policy, require_sound_policy
+from headrace.tasks.policy import Policy, place_of, require_sound_policy
 from headrace.tasks.run import Run
 from headrace.tasks.signature import args_type_of, decoder_of, hints_of, result_type_of, signature_without_run
+from headrace.tasks.sync_run import ThreadRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -145,6 +146,21 @@ class TaskWithOptions(Generic[P]):
         return self.task.call_with(self.chosen, args, kwargs)
 
 
+class Declare(Protocol):
+    """Makes a task of a function.
+
+    A wish is never a result: who calls the function itself and knows that it wishes nothing gets an `R`.
+    """
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R | Snooze | Cancel]]
+    ) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[ThreadRun, P], R | Snooze | Cancel]) -> Task[P, R]: ...
+
+
 def task(  # noqa: PLR0913 - a declaration names each of its choices
     name: str,
     *,
@@ -156,7 +172,8 @@ def task(  # noqa: PLR0913 - a declaration names each of its choices
     result: bool = True,
     retention_seconds: float | None = None,
     on_dead: Task[..., Any] | None = None,
-) -> Callable[[Callable[Concatenate[Run, P], Coroutine[Any, Any, R | Snooze | Cancel]]], Task[P, R]]:
+    runs_in: Literal["thread", "process"] | None = None,
+) -> Declare:
     """Declare a task.
 
     Args:
@@ -170,10 +187,12 @@ def task(  # noqa: PLR0913 - a declaration names each of its choices
         retention_seconds: how long after its end a job leaves the record; None for the retention of all.
         on_dead: the task of which a job is made when one of these is dead, with the arguments `job_id`, `task`
             and `error`.
+        runs_in: where a plain function runs, in a thread unless this says `process`; a coroutine function runs on the
+            worker's event loop.
 
     Raises:
-        ConfigurationError: the function is not a coroutine function, its first parameter is not the run, an annotation
-            cannot be read from JSON, a value is out of bounds, or `on_dead` does not take its arguments.
+        ConfigurationError: the first parameter is not the run, an annotation cannot be read from JSON, a value is out
+            of bounds, `on_dead` does not take its arguments, or the function cannot run where it should.
 
     Example:
         >>> @task("shop.greet", queue="mail")
@@ -193,14 +212,11 @@ def task(  # noqa: PLR0913 - a declaration names each of its choices
     )
     require_sound_policy(name, policy)
 
-    def declare(function: Callable[Concatenate[Run, P], Coroutine[Any, Any, R | Snooze | Cancel]]) -> Task[P, R]:
-        if not inspect.iscoroutinefunction(function):
-            message = f"the task {name} must be declared with `async def`"
-            raise ConfigurationError(message)
-        # a wish is never a result: who awaits the function itself and knows that it wishes nothing gets an R
-        return Task(name, cast("Callable[Concatenate[Run, P], Coroutine[Any, Any, R]]", function), policy)
+    def declare(function: Callable[..., Any]) -> Task[..., Any]:
+        place = place_of(name, function, runs_in)
+        return Task(name, function, policy if place is policy.runs_in else replace(policy, runs_in=place))
 
-    return declare
+    return cast("Declare", declare)
 
 
 def _told_of_deaths(name: str, hook: Task[..., Any]) -> str:

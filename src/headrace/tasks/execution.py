@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -33,7 +32,6 @@ from headrace.tasks.places import Places
 from headrace.tasks.policy import Policy, RunsIn
 from headrace.tasks.reports import Reports
 from headrace.tasks.run import Ground, Run
-from headrace.tasks.threads import Threads
 from headrace.telemetry.messages import Message
 from headrace.telemetry.spans import run
 from headrace.transaction import Transaction
@@ -76,7 +74,7 @@ class Execution:
         self._tasks = tasks
         self.reports = Reports(record)
         self._ground = Ground(record, providers, asyncio.Semaphore(sessions), self.reports)
-        self._places = places or Places(Threads())
+        self._places = places or Places()
         self._attempts: dict[Key, Attempt] = {}
 
     async def execute(self, claim: Claim) -> Outcome | None:
@@ -124,11 +122,9 @@ class Execution:
         except _RAISED as error:  # failure table: whatever a task raises is an outcome on record
             if attempt.interruption is not None:
                 return _interrupted(claim, error, attempt.interruption)
-            if isinstance(error, (Snooze, Cancel)):
-                return wished(claim, error)
-            outcome = _failed(claim, error, policy.retry, timed_out=attempt.overdue)
+            outcome = _raised(claim, error, policy.retry, timed_out=attempt.overdue)
             with suppress(Exception):  # an error whose own text cannot be made
-                if attempt.scope is not None:
+                if attempt.scope is not None and not isinstance(error, (Snooze, Cancel)):
                     attempt.scope.failed(error)
             return outcome
 
@@ -141,10 +137,9 @@ class Execution:
                 if policy.runs_in is RunsIn.LOOP:
                     async with attempt.bound(policy.timeout_seconds):
                         value = await task.function(context, **msgspec.structs.asdict(args))
+                    outcome = returned(attempt.claim, value, stored=policy.result)
                 else:
-                    work = partial(task.function, **msgspec.structs.asdict(args))
-                    value = await self._places.run(attempt, context, work, policy)
-                outcome = returned(attempt.claim, value, stored=policy.result)
+                    outcome = await self._places.run(attempt, context, task, args, policy)
                 if self.reports.holds(attempt.claim.key):
                     await self.reports.finish(attempt.claim.key)
                 if context.session is None:
@@ -171,8 +166,10 @@ def _interrupted(claim: Claim, error: BaseException, reason: Interruption) -> Ou
             return handed_back(claim)
 
 
-def _failed(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool) -> Outcome:
+def _raised(claim: Claim, error: BaseException, retry: Retry, *, timed_out: bool) -> Outcome:
     me = asyncio.current_task()
+    if isinstance(error, (Snooze, Cancel)):
+        return wished(claim, error)
     if isinstance(error, asyncio.CancelledError):
         if me is not None and me.cancelling():
             raise error  # somebody cancels the worker itself
