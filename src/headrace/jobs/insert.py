@@ -1,7 +1,8 @@
 """Jobs enter the record here, in the caller's transaction.
 
 Owns the one INSERT of jobs: any number of them in one statement, so that a batch of 10,000 costs one round trip.
-A call whose `unique_key` is held by an unfinished job of the same task adds nothing and gets that job's id.
+A call whose `unique_key` is held, by an unfinished job of the same task or for a time, adds nothing and gets that job's
+id.
 Never commit here, and never ring the bell: the transaction does both. `insert_at_once` alone is a transaction of its
 own, for callers whose whole transaction is this one statement.
 """
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.states import JobState
 from headrace.jobs.call import Call, Overrides
+from headrace.jobs.unique import Wanted, hold_keys, pass_on
 from headrace.telemetry.propagation import trace_id_of
 
 _SQL: Final = """
@@ -157,13 +159,27 @@ async def insert_jobs(
 
 async def insert_new_jobs(connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[UUID]:
     """Insert jobs, each with a trace of its own, in the caller's transaction; return their ids in the same order."""
+    held = await hold_keys(connection, [_wanted(job) for job in jobs if job.call.unique_seconds is not None])
+    new = [job for job in jobs if held.get(job.id, job.id) == job.id]
+    placed = held | await _placed(connection, new) if new else held
+    passed_on = {(job.call.task, str(job.call.unique_key)): placed[job.id] for job in new if job.id in held}
+    await pass_on(connection, {key: job_id for key, job_id in passed_on.items() if job_id not in held})
+    return [placed.get(placed[job.id], placed[job.id]) for job in jobs]
+
+
+def _wanted(job: NewJob) -> Wanted:
+    return Wanted(job.call.task, str(job.call.unique_key), job.id, job.call.unique_seconds or 0.0)
+
+
+async def _placed(connection: AsyncConnection, jobs: Sequence[NewJob]) -> dict[UUID, UUID]:
+    """Insert jobs; return for each the one that stands for it: itself, or the unfinished one that has its key."""
     inserted = await _inserted(connection, jobs)
     holders: dict[tuple[str, str | None], UUID] = {}  # a key is asked for once, however often the batch names it
     for job in jobs:
         key = (job.call.task, job.call.unique_key)
         if job.id not in inserted and key not in holders:
             holders[key] = await _held(connection, job)
-    return [job.id if job.id in inserted else holders[job.call.task, job.call.unique_key] for job in jobs]
+    return {job.id: job.id if job.id in inserted else holders[job.call.task, job.call.unique_key] for job in jobs}
 
 
 async def _inserted(connection: AsyncConnection, jobs: Sequence[NewJob]) -> set[UUID]:
