@@ -38,6 +38,7 @@ from headrace.tasks.belt import Belt
 from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution
 from headrace.tasks.outcome import handed_back
+from headrace.tasks.places import Places
 from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
 from headrace.tasks.reports import LIVE_PACE, RECORD_PACE
 from headrace.tasks.settler import Settler
@@ -100,7 +101,9 @@ class Worker:
                 raise SystemExit
         providers = await self._stack.enter_async_context(open_providers(self._providers, self._settings))
         sessions = max(1, self._settings.database_pool_size - _SPARE_CONNECTIONS)
-        self.execution = Execution(self._tasks, record, providers, sessions=sessions)
+        places = Places(self._settings.worker_threads, self._settings.worker_processes)
+        self._stack.push_async_callback(places.close)
+        self.execution = Execution(self._tasks, record, providers, sessions=sessions, places=places)
         live = open_commands(self._settings.redis_url, connections=1)
         self._stack.push_async_callback(live.aclose)
         self.belt = Belt(
