@@ -4,7 +4,8 @@ Owns the deletion of jobs, with everything that is kept beside them: those that 
 whose task or call gave them a time of their own (`forget_at`, set when they finish). Batches of 1,000 in transactions
 of their own, skipping rows that anybody works on: neither the dispatcher nor a worker ever waits for it. Stopping it at
 any moment leaves nothing half deleted. Never delete a job that is not finished, however old, nor a finished one whose
-result an unfinished child has still to read.
+end nobody has acted upon, or whose result a child may still read (every child that has not succeeded), or that
+answers for a unique key.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from headrace.database.record import Record
 BATCH: Final = 1000
 
 _WANTED: Final = """
-    EXISTS (SELECT FROM job_parents e JOIN jobs c ON c.id = e.child_id
-            WHERE e.parent_id = jobs.id
-              AND c.state IN ('scheduled', 'pending', 'queued', 'running', 'retrying'))
+    (watched AND (EXISTS (SELECT FROM job_endings n WHERE n.job_id = jobs.id)
+                  OR EXISTS (SELECT FROM job_parents e JOIN jobs c ON c.id = e.child_id
+                             WHERE e.parent_id = jobs.id AND c.state <> 'succeeded'))
+     OR (unique_key IS NOT NULL
+         AND EXISTS (SELECT FROM unique_keys k
+                     WHERE k.task = jobs.task AND k.key = jobs.unique_key AND k.job_id = jobs.id AND k.until > now())))
 """
 _DELETE: Final = """
     attempts AS (DELETE FROM job_attempts USING old WHERE job_attempts.job_id = old.id),

@@ -8,11 +8,12 @@ the outcomes of two attempts of one job, and one of them is a zombie's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
 
+from headrace.database.record import Bell
 from headrace.errors import FencedError
 from headrace.jobs.losses import LOST
 from headrace.jobs.model import Key, Outcome
@@ -37,7 +38,8 @@ _SETTLE = """
                 THEN clock_timestamp() END
         FROM given o
         WHERE jobs.id = o.id AND jobs.fence = o.fence AND jobs.state = 'running'
-        RETURNING jobs.id, jobs.attempt + o.refund AS attempt, jobs.fence, jobs.started_at, jobs.worker_id),
+        RETURNING jobs.id, jobs.attempt + o.refund AS attempt, jobs.fence, jobs.started_at, jobs.worker_id,
+                  jobs.watched AND jobs.finished_at IS NOT NULL AS awaited),
     failed AS (
         INSERT INTO job_attempts
             (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
@@ -46,11 +48,21 @@ _SETTLE = """
         FROM jsonb_to_recordset($8::jsonb)
             AS f(id uuid, fence integer, outcome text, type text, message text, traceback text, trace_id text)
         JOIN settled s ON s.id = f.id AND s.fence = f.fence)
-    SELECT id, fence FROM settled
+    SELECT id, fence, awaited FROM settled
 """
 
 
-async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome]) -> set[Key]:
+Tell = Callable[[], None]
+"""Called when others wait for the end of a job: the bell `ENDINGS` is to be rung when its outcome is committed."""
+
+
+def nobody() -> None:
+    """Tell nobody: who follows the ends looks for them anyway."""
+
+
+async def settle(
+    connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome], *, tell: Tell = nobody
+) -> set[Key]:
     """Record outcomes and return the attempts (job, fence) that were settled by them; the others were fenced off."""
     failures = [
         {"id": outcome.job_id, "fence": outcome.fence} | msgspec.structs.asdict(outcome.failure)
@@ -68,6 +80,8 @@ async def settle(connection: asyncpg.Connection[asyncpg.Record], outcomes: Seque
         [outcome.failure is not None and outcome.failure.outcome == LOST for outcome in outcomes],
         msgspec.json.encode(failures).decode(),
     )
+    if any(row["awaited"] for row in rows):
+        tell()
     return {(row["id"], row["fence"]) for row in rows}
 
 
@@ -78,6 +92,6 @@ async def settle_within(tx: Transaction, outcome: Outcome) -> None:
         FencedError: the job belongs to another attempt by now: the transaction must roll back.
 
     """
-    if not await settle(await tx.driver(), [outcome]):
+    if not await settle(await tx.driver(), [outcome], tell=lambda: tx.bells.add(Bell.ENDINGS)):
         message = f"the job {outcome.job_id} was taken over: the effects of this attempt are rolled back"
         raise FencedError(message)

@@ -18,7 +18,7 @@ import structlog
 from headrace.database.away import DRIVER_ERRORS
 from headrace.database.states import JobState
 from headrace.jobs.model import Failure, Key, Outcome
-from headrace.jobs.settle import settle
+from headrace.jobs.settle import Tell, nobody, settle
 
 logger = structlog.get_logger(__name__)
 
@@ -61,25 +61,25 @@ class Settler:
             if not settled.done():
                 settled.set_result(False)
 
-    async def run(self) -> None:
-        """Record what comes in until cancelled; a lost connection is made anew."""
+    async def run(self, tell: Tell = nobody) -> None:
+        """Record what comes in until cancelled, and tell when others wait for it; a lost connection is made anew."""
         while True:
             try:
                 connection = await asyncpg.connect(self._database_url, timeout=5, command_timeout=_PATIENCE_SECONDS)
                 try:
-                    await self._record_batches(connection)
+                    await self._record_batches(connection, tell)
                 finally:
                     connection.terminate()
             except DRIVER_ERRORS as error:
                 logger.warning("settling_waits", error=repr(error), waiting=len(self._waiting))
                 await asyncio.sleep(_REST_SECONDS)
 
-    async def _record_batches(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _record_batches(self, connection: asyncpg.Connection[asyncpg.Record], tell: Tell) -> None:
         while True:
             await self._wanted.wait()
             await self._gather()
             batch = [self._waiting[place] for place in range(min(len(self._waiting), _MAX_BATCH))]
-            settled = await _settle_all(connection, [outcome for outcome, _ in batch])
+            settled = await _settle_all(connection, [outcome for outcome, _ in batch], tell)
             for outcome, future in batch:
                 self._waiting.popleft()
                 if not future.done():
@@ -96,14 +96,14 @@ class Settler:
             before = len(self._waiting)
 
 
-async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome]) -> set[Key]:
+async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome], tell: Tell) -> set[Key]:
     try:
-        return await settle(connection, outcomes)
+        return await settle(connection, outcomes, tell=tell)
     except _REFUSED as error:
         if len(outcomes) == 1:
             logger.warning("outcome_not_storable", job_id=str(outcomes[0].job_id), error=str(error))
-            return await settle(connection, [_unstorable(outcomes[0], error)])
-        return {key for outcome in outcomes for key in await _settle_all(connection, [outcome])}
+            return await settle(connection, [_unstorable(outcomes[0], error)], tell=tell)
+        return {key for outcome in outcomes for key in await _settle_all(connection, [outcome], tell)}
 
 
 def _unstorable(outcome: Outcome, error: asyncpg.PostgresError) -> Outcome:

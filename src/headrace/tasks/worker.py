@@ -24,9 +24,8 @@ import structlog
 from redis.asyncio import Redis
 
 from headrace.database.ready import wait_until_ready
-from headrace.database.record import Record, open_record
+from headrace.database.record import Bell, Record, open_record
 from headrace.database.sessions import session_name
-from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.queues import queue_names, register_queues
 from headrace.loops import Pace, Stop, repeat
 from headrace.presence import Identity, Presence
@@ -34,9 +33,10 @@ from headrace.providers import Factory, open_providers
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
 from headrace.tasks.attempt import Interruption
-from headrace.tasks.belt import Belt
+from headrace.tasks.belt import Belt, Delivery
 from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution
+from headrace.tasks.hands import Hands
 from headrace.tasks.outcome import handed_back
 from headrace.tasks.places import Places
 from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
@@ -86,6 +86,7 @@ class Worker:
         self._presence = Presence(settings.database_url, self.identity)
         self.belt: Belt
         self.execution: Execution
+        self._hands: Hands
 
     async def start(self) -> Record:
         """Open the stores, register, and begin to read; return the record."""
@@ -110,6 +111,7 @@ class Worker:
             self._settings.redis_url, self._settings.database_url, worker_id=self.identity.id, slots=self.identity.slots
         )
         self._stack.push_async_callback(self.belt.close)
+        self._hands = Hands(self.execution, self.settler, self.belt)
         await register_queues(record.engine, self._chosen or {task.policy.queue for task in self._tasks.values()})
         await self._serve_queues(record)
         self._stack.push_async_callback(self._presence.stop)
@@ -123,7 +125,7 @@ class Worker:
         url = self._settings.database_url
         reconciliation = Reconciliation(url, self.identity, belt=self.belt, settler=self.settler)
         self._stack.callback(reconciliation.close)
-        self._run("settle", self.settler.run())
+        self._run("settle", self.settler.run(lambda: record.wakeup.ring(Bell.ENDINGS)))
         self._run("read", self.belt.read())
         self._run("acknowledge", self.belt.acknowledge())
         self._run("queues", repeat("queues", lambda: self._serve_queues(record), _QUEUES, self._stop))
@@ -136,9 +138,9 @@ class Worker:
         self._run("patience", self._lose_patience())
         self._run("orphan", self._end_with_parent())
 
-    async def execute(self, claim: Claim) -> Outcome | None:
-        """Run one attempt."""
-        return await self.execution.execute(claim)
+    async def carry(self, deliveries: Sequence[Delivery]) -> None:
+        """Run and settle what was won together."""
+        await self._hands.carry(deliveries)
 
     def quiet(self) -> None:
         """Claim nothing more; what runs goes on."""
