@@ -61,6 +61,8 @@ class Registry:
     subscriptions: Mapping[str, Subscription]
     schedules: Mapping[str, Schedule]
     providers: Mapping[type[Any], Factory]
+    names: Mapping[str, Task[Any, Any]]
+    """The tasks by every name under which a job of theirs may be on record: aliases too."""
 
     @property
     def controllers(self) -> list[Any]:
@@ -88,8 +90,14 @@ def combine(applications: Sequence[Application]) -> Registry:
     """
     events = _by_name(applications, lambda one: map(event_type_of, one.events), lambda event: event.type)
     tasks = _by_name(applications, lambda one: one.tasks, lambda task: task.name)
+    names = _names_of(applications)
     subscriptions = _by_name(applications, lambda one: one.subscriptions, lambda subscription: subscription.name)
     schedules = _by_name(applications, lambda one: one.schedules, lambda schedule: schedule.name)
+    for task in tasks.values():
+        _require(
+            task.policy.on_dead is None or task.policy.on_dead in names,
+            f"the task {task.name} names {task.policy.on_dead} as on_dead, which no application lists",
+        )
     for subscription in subscriptions.values():
         for event in subscription.events:
             _require(
@@ -98,14 +106,14 @@ def combine(applications: Sequence[Application]) -> Registry:
             )
     for schedule in schedules.values():
         _require(
-            schedule.call.task in tasks,
+            schedule.call.task in names,
             f"the schedule {schedule.name} calls {schedule.call.task}, which no application lists",
         )
     provided = _by_name(
         applications, lambda one: one.providers.items(), lambda item: f"{item[0].__module__}.{item[0].__qualname__}"
     )
     providers = dict(provided.values())
-    return Registry(tuple(applications), tasks, events, subscriptions, schedules, providers)
+    return Registry(tuple(applications), tasks, events, subscriptions, schedules, providers, names)
 
 
 def load(names: str) -> list[Application]:
@@ -147,6 +155,16 @@ def _by_name(
             )
             found[name] = declaration
     return found
+
+
+def _names_of(applications: Sequence[Application]) -> dict[str, Task[Any, Any]]:
+    """Return the tasks by each of their names; none of them may claim another one's."""
+    named = _by_name(
+        applications,
+        lambda one: [(name, task) for task in one.tasks for name in (task.name, *task.policy.aliases)],
+        lambda item: item[0],
+    )
+    return dict(named.values())
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition and what its absence means

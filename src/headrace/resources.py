@@ -49,7 +49,7 @@ def registry_of(applications: Sequence[Application]) -> Registry:
 
 def build_broker(settings: Settings, registry: Registry) -> RecordBroker:
     """Make the broker that the tasks of a registry are sent through and run by."""
-    worker = Worker(settings, registry.tasks, providers=registry.providers, migrations=registry.migrations)
+    worker = Worker(settings, registry.names, providers=registry.providers, migrations=registry.migrations)
     return RecordBroker(settings, registry.tasks, worker)
 
 

@@ -50,7 +50,7 @@ async def fire_due(record: Record, registry: Registry) -> int:
     decided = 0
     while True:
         async with transaction(record) as tx:
-            taken = await ledger.take_due(tx.connection, tasks=registry.tasks, seen=seen)
+            taken = await ledger.take_due(tx.connection, tasks=registry.names, seen=seen)
             decided += await _fire(tx, registry, taken)
         seen |= {schedule.name for schedule in taken}
         if len(taken) < ledger.SCHEDULES:
@@ -121,7 +121,7 @@ def _call_of(schedule: Taken, registry: Registry) -> Call:
     declared = registry.schedules.get(schedule.name)
     if declared is not None and declared.call.task == schedule.task:
         return msgspec.structs.replace(declared.call, args=args)
-    return registry.tasks[schedule.task].call_encoded(args, Options())
+    return registry.names[schedule.task].call_encoded(args, Options())
 
 
 def _tell_missed(schedule: str, decisions: Sequence[Decision]) -> None:

@@ -65,7 +65,7 @@ async def register_schedules(record: Record, registry: Registry) -> None:
         now: datetime = (await connection.execute(_NOW)).scalar_one()
         rows = [_row(schedule, now) for schedule in declared.values()]
         changed = await _upsert(connection, rows)
-        gone = {"tasks": sorted(registry.tasks), "names": sorted(declared)}
+        gone = {"tasks": sorted(registry.names), "names": sorted(declared)}
         removed = list((await connection.execute(_REMOVE, gone)).scalars())
     if changed or removed:
         logger.info("schedules_registered", changed=changed, removed=removed)
