@@ -52,7 +52,7 @@ async def find_workers(
 
 async def _set(request: Request[Any, Any, Any], name: str, *, paused: bool) -> Response[Any]:
     async def work(tx: Transaction) -> Answer:
-        await set_paused(tx, name, paused=paused)
+        await set_paused(tx, name, paused=paused, by=request.user.name)
         tx.bells.add(Bell.JOBS)
         succeeded = await door_of(request).succeeded.counts(tx.connection)
         (queue,) = [found for found in await queue_standings(tx.connection, succeeded) if found.name == name]

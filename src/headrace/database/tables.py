@@ -96,6 +96,8 @@ queues = Table(
     Column("rate_limit", Integer),
     Column("rate_per_seconds", Double),
     Column("per_key_concurrency", Integer),
+    Column("paused_at", _TIME),
+    Column("paused_by", Text),
     Column("pace", Double),
     Column("pace_at", _TIME),
 )

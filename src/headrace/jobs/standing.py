@@ -61,7 +61,12 @@ _QUEUES = text("""
     FROM queues q ORDER BY q.name
 """)
 
-_PAUSE = text("UPDATE queues SET paused = :paused WHERE name = :name RETURNING name")
+_PAUSE = text("""
+    UPDATE queues SET paused = :paused,
+        paused_at = CASE WHEN NOT :paused THEN NULL WHEN paused THEN paused_at ELSE now() END,
+        paused_by = CASE WHEN NOT :paused THEN NULL WHEN paused THEN paused_by ELSE :by END
+    WHERE name = :name RETURNING name
+""")
 
 _WORKERS = text("""
     SELECT p.id, p.host, p.pid, p.queues, p.tasks, p.slots, p.started_at, p.seen_at, p.expires_at > now() AS alive,
@@ -147,14 +152,14 @@ async def queue_standings(connection: AsyncConnection, succeeded: Mapping[str, i
     ]
 
 
-async def set_paused(tx: Transaction, queue: str, *, paused: bool) -> None:
-    """Pause a queue, or let it go on; what is on the belt already still runs.
+async def set_paused(tx: Transaction, queue: str, *, paused: bool, by: str | None = None) -> None:
+    """Pause a queue, or let it go on; what is on the belt already still runs. `by` says who pauses it, for the record.
 
     Raises:
         NotFoundError: there is no such queue.
 
     """
-    if (await tx.connection.execute(_PAUSE, {"name": queue, "paused": paused})).one_or_none() is None:
+    if (await tx.connection.execute(_PAUSE, {"name": queue, "paused": paused, "by": by})).one_or_none() is None:
         message = f"there is no queue {queue}"
         raise NotFoundError(message)
 

@@ -115,6 +115,8 @@ ALTER TABLE queues
     ADD COLUMN rate_limit integer CHECK (rate_limit >= 1),
     ADD COLUMN rate_per_seconds double precision CHECK (rate_per_seconds > 0),
     ADD COLUMN per_key_concurrency integer CHECK (per_key_concurrency >= 1),
+    ADD COLUMN paused_at timestamptz,
+    ADD COLUMN paused_by text,
     ADD COLUMN pace double precision,
     ADD COLUMN pace_at timestamptz,
     ADD CHECK ((rate_limit IS NULL) = (rate_per_seconds IS NULL));
