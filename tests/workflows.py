@@ -32,7 +32,8 @@ _MOVE = """
 async def start(road: Road, workflow: Workflow) -> dict[str, UUID]:
     """Start a workflow in a transaction of its own."""
     async with road.transaction() as tx:
-        return await tx.start(workflow)
+        ids: dict[str, UUID] = await tx.start(workflow)
+    return ids
 
 
 async def end(road: Road, job_id: UUID, state: JobState) -> None:
