@@ -152,6 +152,7 @@ async def test_parents_stay_when_a_child_may_read_their_result(record: Record) -
     parent, child = await add_job(record, days_ago=41), await add_job(record, days_ago=40, state="running")
     edge = "INSERT INTO job_parents (child_id, parent_id, name, needs) VALUES (:child, :parent, 'a', 'succeeded')"
     await rows(record, edge, child=child, parent=parent)
+    await rows(record, "UPDATE jobs SET watched = true WHERE id = :id", id=parent)
     await rows(record, "INSERT INTO job_moves (job_id, at, state) VALUES (:id, now(), 'pending')", id=parent)
 
     early = await prune_jobs(record, KEPT_FROM)
