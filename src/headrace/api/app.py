@@ -27,6 +27,7 @@ from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
+from headrace.api.retrying import retrying_routes
 from headrace.api.tasks import task_routes
 from headrace.api.tracing import Traced
 from headrace.console.routes import console_routes
@@ -49,6 +50,7 @@ def create_app(door: Door) -> ASGIApp:
 def _routes(door: Door) -> list[ControllerRouterHandler]:
     return [
         job_routes(door.requests),
+        retrying_routes,
         bulk_routes,
         history_routes,
         task_routes,

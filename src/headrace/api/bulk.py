@@ -45,7 +45,7 @@ async def retry_many(request: Request[Any, Any, Any], data: WhichJobs) -> Respon
     A job whose unique key is taken by now stays as it is and is not counted. Without a condition, or with a state that
     cannot be retried, the answer is 422.
     """
-    tasks = door_of(request).registry.tasks
+    tasks = door_of(request).registry.names
     attempts = {name: task.policy.retry.max_attempts for name, task in tasks.items()}
     return await _change(request, data, retrying(attempts))
 

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: make, look at, wait for, explain, cancel and retry jobs.
+"""`/v1/jobs`: make, look at, wait for, explain and cancel jobs.
 
 Owns the routes of jobs. A job is answered with 202 when it is committed, never before. A request without an
 `Idempotency-Key` and without a unique key shares its commit with those that arrive at the same time.
@@ -27,8 +27,6 @@ from headrace.jobs.cancel import cancel_job
 from headrace.jobs.explain import Explanation, explain_job
 from headrace.jobs.insert import NewJob, Placed
 from headrace.jobs.queries import Job, JobFilter, job_by_id, jobs_by_ids, page_of_jobs
-from headrace.jobs.redrive import redrive_job, task_of
-from headrace.jobs.retry import Retry
 from headrace.telemetry.propagation import trace_id_of
 from headrace.telemetry.spans import enqueue, enqueued
 from headrace.transaction import Transaction
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
     JobBody = JobRequest
 
 BATCH_BYTES = 16 * 1024 * 1024
-_UNDECLARED = Retry()
-"""The policy of tasks that no application declares, such as the delivery of an event."""
 _JSON_NULL = msgspec.Raw(b"null")
 _WaitSeconds = Annotated[
     float, QueryParameter(ge=0, le=60, description="how long to wait for the job's end before answering")
@@ -143,21 +139,6 @@ async def cancel(request: Request[Any, Any, Any], job_id: UUID) -> Response[Job]
     return await once(request, work)
 
 
-@post("/{job_id:uuid}/retry", status_code=202, summary="Retry a job")
-async def retry(request: Request[Any, Any, Any], job_id: UUID) -> Response[Job]:
-    """Make a dead, cancelled or expired job pending again; its attempts count on."""
-    tasks = door_of(request).registry.tasks
-
-    async def work(tx: Transaction) -> Answer:
-        task = tasks.get(await task_of(tx, job_id))
-        policy = task.policy.retry if task else _UNDECLARED
-        await redrive_job(tx, job_id, attempts=policy.max_attempts)
-        (job,) = await jobs_by_ids(tx.connection, [job_id])
-        return Answer(202, job)
-
-    return await once(request, work)
-
-
 async def _put(door: Door, call: Call) -> Job:
     new = [new_id()]
     with enqueue([call]) as span:
@@ -186,6 +167,7 @@ def _as_job(new: NewJob, placed: Placed) -> Job:
         progress=_JSON_NULL,
         result=_JSON_NULL,
         errors=[],
+        former_args=[],
         tags=list(call.tags),
         unique_key=call.unique_key,
         concurrency_key=call.concurrency_key,
@@ -198,7 +180,7 @@ def job_routes(requests: JobRequests) -> Router:
     """Return the routes of jobs; their bodies are the unions of the declared tasks."""
     return Router(
         path="/v1/jobs",
-        route_handlers=[create_job, create_jobs, find_jobs, get_job, explain, cancel, retry],
+        route_handlers=[create_job, create_jobs, find_jobs, get_job, explain, cancel],
         tags=["Jobs"],
         signature_namespace={"JobBody": requests.one, "JobBatch": requests.many},
     )

@@ -36,6 +36,15 @@ class JobError(msgspec.Struct, frozen=True):
     """`failed`, `timed_out`, `lost` (its worker died), `cancelled` or `rejected` (unreadable arguments or result)."""
 
 
+class FormerArgs(msgspec.Struct, frozen=True):
+    """Arguments that a job had until it was tried again with others."""
+
+    args: msgspec.Raw
+    attempt: int
+    """The last attempt that was made with them; 0 where none was."""
+    replaced_at: datetime
+
+
 class Job(msgspec.Struct, frozen=True):
     """A job, as the API shows it; `args`, `result` and `progress` are JSON as it stands on record."""
 
@@ -55,6 +64,8 @@ class Job(msgspec.Struct, frozen=True):
     progress: msgspec.Raw
     result: msgspec.Raw
     errors: list[JobError]
+    former_args: list[FormerArgs]
+    """What `args` were before, the oldest first."""
     tags: list[str]
     unique_key: str | None
     concurrency_key: str | None
@@ -76,6 +87,7 @@ WINDOW: Final = 20_000
 """How many jobs one page looks through, where no index serves its filter."""
 
 _NULL = msgspec.Raw(b"null")
+_FORMER: Final = msgspec.json.Decoder(list[FormerArgs])
 _COLUMNS = (
     jobs.c.id,
     jobs.c.task,
@@ -92,6 +104,7 @@ _COLUMNS = (
     jobs.c.expires_at,
     cast(jobs.c.progress, Text).label("progress"),
     cast(jobs.c.result, Text).label("result"),
+    cast(jobs.c.former_args, Text).label("former_args"),
     jobs.c.tags,
     jobs.c.unique_key,
     jobs.c.concurrency_key,
@@ -204,4 +217,5 @@ def _job(row: Row[Any], errors: list[JobError]) -> Job:
     values = row._asdict()
     for name in ("args", "progress", "result"):
         values[name] = _NULL if values[name] is None else msgspec.Raw(values[name].encode())
+    values["former_args"] = _FORMER.decode(values["former_args"] or "[]")
     return Job(**values, errors=errors)
