@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from headrace.errors import FieldError, InvalidInputError
-from headrace.jobs.call import MAX_ARGS_BYTES, Call, Options
+from headrace.jobs.call import LONGEST_DELAY_SECONDS, MAX_ARGS_BYTES, Call, Options
 from headrace.tasks.contract import Task
 
 MOST_JOBS: Final = 10_000
@@ -29,6 +29,15 @@ _LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", examples=["default"])]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Delay = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_DELAY_SECONDS)]
+Span = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_DELAY_SECONDS)]
+
+
+class RetryDelays(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a failed attempt waits for the next one: a random time, up to a bound that doubles each time."""
+
+    first_delay_seconds: Annotated[Delay | None, msgspec.Meta(description="the bound after the first failure")] = None
+    max_delay_seconds: Annotated[Delay | None, msgspec.Meta(description="where the doubling ends")] = None
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="task"):
@@ -42,9 +51,17 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     unique_key: Annotated[
         Text | None, msgspec.Meta(description="while a job of this task with this key is unfinished, it is the answer")
     ] = None
+    unique_seconds: Annotated[
+        Span | None, msgspec.Meta(description="the key is held that long besides, also by a job that has succeeded")
+    ] = None
     concurrency_key: Text | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    retry: Annotated[RetryDelays | None, msgspec.Meta(description="as the task declares where it is missing")] = None
+    timeout_seconds: Annotated[Span | None, msgspec.Meta(description="how long one attempt may take")] = None
     tags: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
+
+
+_AS_DECLARED: Final = RetryDelays()
 
 
 def offered(tasks: Mapping[str, Task[Any, Any]]) -> dict[str, Task[Any, Any]]:
@@ -105,6 +122,8 @@ def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:
     errors: list[FieldError] = []
     if request.delay_seconds is not None and request.run_at is not None:
         errors.append(FieldError("run_at", "give either delay_seconds or run_at"))
+    if request.unique_seconds is not None and request.unique_key is None:
+        errors.append(FieldError("unique_seconds", "this needs a unique_key"))
     for name, moment in (("run_at", request.run_at), ("expires_at", request.expires_at)):
         if moment is not None and not _EARLIEST <= moment <= _LATEST:
             errors.append(FieldError(name, "this must lie between the years 1970 and 9999"))
@@ -114,6 +133,7 @@ def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:
 
 
 def _options(request: JobRequest) -> Options:
+    retry = request.retry or _AS_DECLARED
     return Options(
         queue=request.queue,
         priority=request.priority,
@@ -121,7 +141,11 @@ def _options(request: JobRequest) -> Options:
         run_at=request.run_at,
         expires_at=request.expires_at,
         unique_key=request.unique_key,
+        unique_seconds=request.unique_seconds,
         concurrency_key=request.concurrency_key,
         max_attempts=request.max_attempts,
+        first_delay_seconds=retry.first_delay_seconds,
+        max_delay_seconds=retry.max_delay_seconds,
+        timeout_seconds=request.timeout_seconds,
         tags=tuple(request.tags),
     )

@@ -22,8 +22,12 @@ class RetryShown(msgspec.Struct, frozen=True):
     max_attempts: int
     first_delay_seconds: float
     max_delay_seconds: float
+    max_losses: int
+    """At how many lost workers a job is quarantined."""
     on: list[str]
     """The exceptions that are tried again."""
+    never: list[str]
+    """Those that are not, although `on` names a base class of theirs."""
 
 
 class TaskShown(msgspec.Struct, frozen=True):
@@ -36,6 +40,12 @@ class TaskShown(msgspec.Struct, frozen=True):
     result_schema: dict[str, Any]
     retry: RetryShown
     timeout_seconds: float | None
+    aliases: list[str]
+    """Names that it had before: jobs on record under them are its own."""
+    on_dead: str | None
+    """The task that is told when one of its jobs is dead."""
+    retention_seconds: float | None
+    """How long after its end a job leaves the record; null for the retention of all."""
 
 
 @get("/", summary="List tasks")
@@ -59,15 +69,26 @@ def _shown(task: Task[Any, Any]) -> TaskShown:
         queue=task.policy.queue,
         description=task.description,
         args_schema=schema_of(task.args_type),
-        result_schema=schema_of(Any if task.return_type is None else task.return_type),
+        result_schema=schema_of(_result_type(task)),
         retry=RetryShown(
             max_attempts=retry.max_attempts,
             first_delay_seconds=retry.first_delay_seconds,
             max_delay_seconds=retry.max_delay_seconds,
+            max_losses=retry.max_losses,
             on=[error.__qualname__ for error in retry.on],
+            never=[error.__qualname__ for error in retry.never],
         ),
         timeout_seconds=task.policy.timeout_seconds,
+        aliases=list(task.policy.aliases),
+        on_dead=task.policy.on_dead,
+        retention_seconds=task.policy.retention_seconds,
     )
+
+
+def _result_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - any type that a task declares
+    if not task.policy.result:
+        return None
+    return Any if task.return_type is None else task.return_type
 
 
 task_routes = Router(path="/v1/tasks", route_handlers=[find_tasks], tags=["Jobs"])
