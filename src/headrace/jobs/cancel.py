@@ -46,4 +46,6 @@ async def cancel_job(tx: Transaction, job_id: UUID) -> JobState:
             raise NotFoundError(message)
         message = f"the job is {state}: only an unfinished job can be cancelled"
         raise ConflictError(message)
+    if state == JobState.CANCELLED:
+        tx.bells.add(Bell.ENDINGS)
     return JobState(state)

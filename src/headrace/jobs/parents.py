@@ -8,7 +8,7 @@ record together with one of its two jobs.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -16,6 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.states import JobState
+from headrace.jobs.retry import PermanentError
+
+T = TypeVar("T")
 
 # Ids rise in the order in which the jobs were given, so this is the order of the workflow or the batch.
 _PARENTS: Final = text("""
@@ -33,7 +36,7 @@ _CHILDREN: Final = text("""
     ORDER BY l.child_id LIMIT :limit
 """)
 
-_ENDS: Final = text("""
+_RESULTS: Final = text("""
     SELECT l.name, j.state, CAST(j.result AS text) AS result
     FROM job_parents l JOIN jobs j ON j.id = l.parent_id
     WHERE l.child_id = :job AND (CAST(:name AS text) IS NULL OR l.name = :name)
@@ -44,6 +47,10 @@ _STATES: Final = text("""
     SELECT l.name, j.state FROM job_parents l JOIN jobs j ON j.id = l.parent_id
     WHERE l.child_id = :job ORDER BY l.parent_id
 """)
+
+
+class NoResultError(PermanentError):
+    """A parent has no result that the child could use, and no further attempt would find one."""
 
 
 class Needs(StrEnum):
@@ -110,12 +117,35 @@ async def children_of(
     return [Child(row.id, row.task, JobState(row.state), row.waits_for) for row in rows]
 
 
-async def ends_of_parents(
-    connection: AsyncConnection, job_id: UUID, name: str | None = None
-) -> dict[str, tuple[JobState, str | None]]:
-    """Return the state of each parent, by name, and its result as JSON text; of one parent where `name` is given."""
-    rows = await connection.execute(_ENDS, {"job": job_id, "name": name})
-    return {row.name: (JobState(row.state), row.result) for row in rows}
+async def results_of_parents(connection: AsyncConnection, job_id: UUID) -> dict[str, Any]:
+    """Return the results of the parents that have succeeded, by name, decoded from JSON."""
+    rows = await connection.execute(_RESULTS, {"job": job_id, "name": None})
+    return {
+        row.name: None if row.result is None else msgspec.json.decode(row.result)
+        for row in rows
+        if row.state == JobState.SUCCEEDED
+    }
+
+
+async def result_of_parent(connection: AsyncConnection, job_id: UUID, name: str, kind: type[T]) -> T:
+    """Return the result of one parent, decoded into a type.
+
+    Raises:
+        NoResultError: no parent has this name, it has not succeeded, or its result is of another type.
+
+    """
+    row = (await connection.execute(_RESULTS, {"job": job_id, "name": name})).one_or_none()
+    if row is None:
+        message = f"the job {job_id} has no parent {name}"
+        raise NoResultError(message)
+    if row.state != JobState.SUCCEEDED:
+        message = f"the parent {name} is {row.state}: it has no result"
+        raise NoResultError(message)
+    try:
+        return msgspec.json.decode(row.result or b"null", type=kind)
+    except msgspec.ValidationError as error:
+        message = f"the result of the parent {name} does not fit: {error}"
+        raise NoResultError(message) from error
 
 
 async def states_of_parents(connection: AsyncConnection, job_id: UUID) -> dict[str, JobState]:

@@ -20,7 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.away import is_away, reaching
 from headrace.database.record import Record
+from headrace.database.states import JobState
 from headrace.errors import UnavailableError
+from headrace.jobs.parents import result_of_parent, results_of_parents, states_of_parents
 from headrace.providers import Providers
 from headrace.tasks import idempotency
 from headrace.tasks.attempt import Attempt
@@ -122,6 +124,27 @@ class Run:
             with reaching():
                 connection = await stack.enter_async_context(self._ground.record.engine.connect())
             yield connection
+
+    async def parents(self) -> dict[str, Any]:
+        """Return the results of this job's parents, by name, as JSON gives them; without those that did not succeed."""
+        async with self.read() as connection:
+            return await results_of_parents(connection, self.job_id)
+
+    async def parent(self, name: str, kind: type[T]) -> T:
+        """Return the result of one parent, as the type that it has.
+
+        Raises:
+            NoResultError: no parent has this name, it has not succeeded, or its result is of another type: a
+                `PermanentError`, after which the job is dead.
+
+        """
+        async with self.read() as connection:
+            return await result_of_parent(connection, self.job_id, name, kind)
+
+    async def parent_states(self) -> dict[str, JobState]:
+        """Return how this job's parents ended, by name: in a batch by their place, `0` and so on."""
+        async with self.read() as connection:
+            return await states_of_parents(connection, self.job_id)
 
     def get(self, kind: type[T]) -> T:
         """Return the instance of `kind` that an application provides."""
