@@ -28,7 +28,7 @@ from headrace.errors import ConfigurationError
 from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.settings import Settings
-from headrace.tasks.child_messages import LENGTH, Begin, Ended, Progressed, begin_of, framed
+from headrace.tasks.child_messages import LENGTH, Begin, Ended, Progressed, Ready, begin_of, framed
 from headrace.tasks.contract import Task
 from headrace.tasks.outcome import failed, returned, wished
 from headrace.tasks.sync_run import InterruptedRunError, SyncRun
@@ -69,6 +69,7 @@ def main() -> None:
     configure_logging(Settings.from_environment(os.environ), "worker")
     telemetry = configure("worker")
     try:
+        worker.sendall(framed(Ready()))
         while (received := _receive(worker)) is not None:
             begin = begin_of(received)
             worker.sendall(framed(Ended(_run(begin, ProcessRun(begin.claim, worker)))))

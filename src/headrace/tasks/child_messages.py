@@ -27,6 +27,10 @@ class Begin(msgspec.Struct, frozen=True):
     """Of the run's span."""
 
 
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The child has started."""
+
+
 class Progressed(msgspec.Struct, frozen=True, tag=True):
     """The function has reported its progress."""
 
@@ -41,7 +45,7 @@ class Ended(msgspec.Struct, frozen=True, tag=True):
     outcome: Outcome
 
 
-Said = Progressed | Ended
+Said = Ready | Progressed | Ended
 """What a child may say."""
 
 _encoder: Final = msgspec.msgpack.Encoder()

@@ -59,11 +59,25 @@ class Child:
         try:
             self._writer.write(framed(begin))
             await self._writer.drain()
-            while not isinstance(said := await self._heard(), Ended):
+        except ConnectionError as error:
+            raise ChildDiedError(await self._how_it_died()) from error
+        while not isinstance(said := await self.heard(), Ended):
+            if isinstance(said, Progressed):
                 on_progress(said)
+        return said.outcome
+
+    async def heard(self) -> Said:
+        """Wait for what the child says next.
+
+        Raises:
+            ChildDiedError: the process has ended.
+
+        """
+        try:
+            length = int.from_bytes(await self._reader.readexactly(LENGTH))
+            return said_by(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ChildDiedError(await self._how_it_died()) from error
-        return said.outcome
 
     async def end(self) -> None:
         """Interrupt what runs, give it a moment, and kill what is left."""
@@ -77,10 +91,6 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group: what it has started, too
             await self._process.wait()
         self._writer.close()
-
-    async def _heard(self) -> Said:
-        length = int.from_bytes(await self._reader.readexactly(LENGTH))
-        return said_by(await self._reader.readexactly(length))
 
     async def _how_it_died(self) -> str:
         try:
@@ -96,7 +106,12 @@ class Child:
 
 
 async def start_child() -> Child:
-    """Start a child process; it is ready when it first answers."""
+    """Start a child process; returns when it is ready.
+
+    Raises:
+        ChildDiedError: it has ended at once.
+
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(
@@ -104,8 +119,13 @@ async def start_child() -> Child:
             pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )  # fmt: skip
-    reader, writer = await asyncio.open_connection(sock=ours)
-    return Child(process, reader, writer)
+    child = Child(process, *await asyncio.open_connection(sock=ours))
+    try:
+        await child.heard()
+    except BaseException:
+        await child.end()
+        raise
+    return child
 
 
 class Processes:
