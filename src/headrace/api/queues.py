@@ -1,19 +1,21 @@
-"""`/v1/queues` and `/v1/workers`: how the queues stand, and who serves them.
+"""`/v1/queues` and `/v1/workers`: how the queues stand, what limits them, and who serves them.
 
-Owns these routes. A paused queue takes jobs and releases none; what a worker has already been given it still runs.
+Owns these routes. A paused queue takes jobs and releases none; what a worker has already been given it still runs. A
+pause and a limit count from the moment of the answer.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, Response, Router, get, post
+from litestar import Request, Response, Router, get, post, put
 
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
 from headrace.cursors import id_of
 from headrace.database.record import Bell
+from headrace.jobs.limits import Limits, set_limits
 from headrace.jobs.standing import QueueStanding, WorkerStanding, queue_standings, set_paused, workers
 from headrace.transaction import Transaction
 
@@ -40,6 +42,21 @@ async def resume(request: Request[Any, Any, Any], name: str) -> Response[QueueSt
     return await _set(request, name, paused=False)
 
 
+@put("/v1/queues/{name:str}/limits", status_code=200, summary="Set the limits of a queue")
+async def limit_queue(request: Request[Any, Any, Any], name: str, data: Limits) -> Response[QueueStanding]:
+    """Replace the limits of a queue: one that is missing or null is lifted, so `{}` lifts all.
+
+    They hold for all workers together. A queue that no job has used yet is made, so that its limits may be set before
+    its first job.
+    """
+
+    async def work(tx: Transaction) -> Answer:
+        await set_limits(tx, name, data)
+        return Answer(200, await _standing(request, tx, name))
+
+    return await once(request, work)
+
+
 @get("/v1/workers", summary="List workers")
 async def find_workers(
     request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
@@ -54,11 +71,15 @@ async def _set(request: Request[Any, Any, Any], name: str, *, paused: bool) -> R
     async def work(tx: Transaction) -> Answer:
         await set_paused(tx, name, paused=paused, by=request.user.name)
         tx.bells.add(Bell.JOBS)
-        succeeded = await door_of(request).succeeded.counts(tx.connection)
-        (queue,) = [found for found in await queue_standings(tx.connection, succeeded) if found.name == name]
-        return Answer(200, queue)
+        return Answer(200, await _standing(request, tx, name))
 
     return await once(request, work)
 
 
-queue_routes = Router(path="/", route_handlers=[find_queues, pause, resume, find_workers], tags=["Jobs"])
+async def _standing(request: Request[Any, Any, Any], tx: Transaction, name: str) -> QueueStanding:
+    succeeded = await door_of(request).succeeded.counts(tx.connection)
+    (queue,) = [found for found in await queue_standings(tx.connection, succeeded) if found.name == name]
+    return queue
+
+
+queue_routes = Router(path="/", route_handlers=[find_queues, pause, resume, limit_queue, find_workers], tags=["Jobs"])

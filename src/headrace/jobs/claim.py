@@ -16,7 +16,7 @@ import msgspec
 from headrace.jobs.model import Claim, Key
 from headrace.jobs.retry import DEFAULT_MAX_LOSSES
 
-# The starts of a queue with a rate go into its ledger, in the same statement: whoever counts sees each job either on the
+# The starts of a queue with a rate go into its ledger in the same statement: whoever counts sees each job either on the
 # belt or in the ledger. The time in the ledger is that of the last start of the batch, so that it is never too early.
 _CLAIM = """
     WITH won AS (

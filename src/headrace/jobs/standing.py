@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.states import JobState
 from headrace.errors import NotFoundError
+from headrace.jobs.limits import Limits, limits_of
 from headrace.transaction import Transaction
 
 # each branch names its states literally, so that the planner can use the partial index of that state
@@ -55,7 +56,7 @@ _OLDEST = text("""
 """)
 
 _QUEUES = text("""
-    SELECT q.name, q.paused,
+    SELECT q.name, q.paused, q.concurrency, q.rate_limit, q.rate_per_seconds, q.per_key_concurrency,
            (SELECT count(*) FROM processes p WHERE p.role = 'worker' AND p.expires_at > now()
                 AND (p.queues IS NULL OR q.name = ANY(p.queues))) AS workers
     FROM queues q ORDER BY q.name
@@ -87,8 +88,8 @@ class QueueStanding(msgspec.Struct, frozen=True):
     oldest_pending_age_seconds: float | None
     workers: int
     """Worker processes that are alive and serve this queue."""
-    limits: None = None
-    """No limits are set."""
+    limits: Limits | None
+    """null where none is set."""
 
 
 class WorkerStanding(msgspec.Struct, frozen=True):
@@ -147,7 +148,7 @@ async def queue_standings(connection: AsyncConnection, succeeded: Mapping[str, i
     for queue, number in succeeded.items():
         counts.setdefault(queue, {})[JobState.SUCCEEDED] = number
     return [
-        QueueStanding(row.name, row.paused, counts.get(row.name, {}), oldest.get(row.name), row.workers)
+        QueueStanding(row.name, row.paused, counts.get(row.name, {}), oldest.get(row.name), row.workers, limits_of(row))
         for row in await connection.execute(_QUEUES)
     ]
 

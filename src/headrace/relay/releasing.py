@@ -14,6 +14,7 @@ import asyncio
 from contextlib import suppress
 
 from headrace.database.record import Bell
+from headrace.jobs.limits import tidy_starts
 from headrace.loops import Pace, repeat
 from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
 from headrace.relay.connection import connected
@@ -36,8 +37,10 @@ async def release_jobs(leadership: Leadership) -> None:
 
 
 async def keep_jobs(leadership: Leadership) -> None:
-    """Rescue the jobs of dead workers and give up expired ones, until the leadership ends."""
-    await repeat("keep_jobs", lambda: _keep(leadership), _UPKEEP, leadership.stop)
+    """Rescue the jobs of dead workers, give up expired ones, and forget old starts, until the leadership ends."""
+    async with asyncio.TaskGroup() as parts:
+        parts.create_task(repeat("keep_jobs", lambda: _keep(leadership), _UPKEEP, leadership.stop))
+        parts.create_task(repeat("tidy_starts", lambda: _tidy(leadership), _CLEANING, leadership.stop))
 
 
 async def mend_belt(leadership: Leadership) -> None:
@@ -71,6 +74,11 @@ async def _keep(leadership: Leadership) -> None:
         while not await leadership.stop.wait(_UPKEEP.interval_seconds):
             await rescue_once(leadership.record, lease_seconds=leadership.settings.lease_seconds)
             await expire_jobs(connection)
+
+
+async def _tidy(leadership: Leadership) -> None:
+    async with connected(leadership) as connection:
+        await tidy_starts(connection)
 
 
 async def _return_lost(leadership: Leadership) -> None:

@@ -1,117 +1,225 @@
 """How many jobs each queue's workers can soon take.
 
-Owns the measure that the dispatcher releases by. A queue has room for as many jobs as its live workers have slots, and
-beyond that for 50 ms of what they have lately been finishing; what is on the belt or running is taken off. A queue that
-is paused, or that no live worker serves, has none; a task that no live worker knows is not released.
+Owns the measure that the dispatcher releases by. Workers have room for as many jobs as they have slots free, and
+beyond that for 50 ms of what they have lately been finishing; what is on the belt is taken off. Queues that share
+workers share their room, as `sharing` says. A queue that is paused, at a limit, or served by no live worker has none; a
+task that no live worker knows is not released. Pauses and limits may be a quarter of a second old here: it is the
+release that makes them count from the moment of their answer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from headrace.jobs.model import Claim
+from headrace.relay.demand import Demand, Front, read_demand, read_fronts
+from headrace.relay.paces import Paces
+from headrace.relay.sharing import Served, Wish, serving, share
 
+MAX_RELEASE = 500
+"""How many jobs of one queue a pass releases at most."""
 _AHEAD_SECONDS = 0.05
 _MEMORY = 0.7
-_WORKERS_INTERVAL_SECONDS = 0.25
+_REFRESH_SECONDS = 0.25
+_SOON_SECONDS = 0.1
+"""A queue that opens within this is worth looking often."""
+_LEAST_ELAPSED_SECONDS = 0.002
+_MOST_LOOKED_AT = 2000
 
-_WORKERS = """
-    SELECT queues, tasks, slots FROM processes WHERE role = 'worker' AND expires_at > now()
+_WORKERS = "SELECT id, queues, tasks, slots FROM processes WHERE role = 'worker' AND expires_at > now()"
+_RULES = """
+    SELECT name, paused, concurrency, rate_limit IS NOT NULL AS rated FROM queues
+    WHERE paused OR concurrency IS NOT NULL OR rate_limit IS NOT NULL
 """
-_PAUSED = "SELECT name FROM queues WHERE paused"
 _REGISTER = "INSERT INTO queues (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"
-
-# What is in flight, and (by hopping over the partial index jobs_pending) the queues in which something waits.
-_DEMAND = """
-    WITH RECURSIVE waiting(queue) AS (
-        (SELECT queue FROM jobs WHERE state = 'pending' AND NOT parked ORDER BY queue LIMIT 1)
-        UNION ALL
-        SELECT (SELECT queue FROM jobs
-                WHERE state = 'pending' AND NOT parked AND queue > waiting.queue ORDER BY queue LIMIT 1)
-        FROM waiting WHERE waiting.queue IS NOT NULL)
-    SELECT queue, NULL::bigint AS in_flight FROM waiting WHERE queue IS NOT NULL
-    UNION ALL
-    SELECT queue, count(*) FROM jobs WHERE state IN ('queued', 'running') GROUP BY queue
-"""
 
 
 class Serving(msgspec.Struct, frozen=True):
     """A live worker: what it serves and how much."""
 
+    id: UUID
     queues: list[str] | None
     tasks: list[str]
     slots: int
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """Queues with room and how much; `waiting` tells whether jobs wait at all."""
+class Rules(msgspec.Struct, frozen=True):
+    """What a queue with a pause or limits is held to."""
 
-    queues: list[str]
-    counts: list[int]
+    paused: bool = False
+    concurrency: int | None = None
+    rated: bool = False
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """How many jobs may be released of which queues."""
+
+    free: dict[str, int]
+    """Of queues that are released from without counting anything."""
+    gated: dict[str, int]
+    """Of queues whose jobs must be counted first: with limits, or with jobs that have a concurrency key."""
+    rated: list[str]
+    """Those of the gated ones that have a rate."""
+    parked: list[str]
+    """Queues with parked jobs."""
     tasks: list[str]
     waiting: bool
+    """Whether jobs wait for room."""
 
 
 class Room:
     """Measures; remembers how fast each queue is being worked off."""
 
     def __init__(self) -> None:
+        self.paces = Paces()
         self._workers: list[Serving] = []
-        self._paused: set[str] = set()
+        self._rules: dict[str, Rules] = {}
         self._known: set[str] = set()
         self._refreshed_at = 0.0
+        self._shut_until: dict[str, float] = {}
+        self._served: dict[str, int] = {}
+        self._passes = 0
         self._in_flight: dict[str, int] = {}
         self._rates: dict[str, float] = {}
         self._measured_at = time.monotonic()
 
     async def measure(self, connection: asyncpg.Connection[asyncpg.Record]) -> Measured:
         """Measure the room of every queue in which a job waits."""
-        if time.monotonic() - self._refreshed_at >= _WORKERS_INTERVAL_SECONDS:
+        if time.monotonic() - self._refreshed_at >= _REFRESH_SECONDS:
             await self._refresh(connection)
-        waiting, in_flight = await self._demand(connection)
-        self._learn_rates(in_flight)
-        room = {queue: self._room_of(queue, in_flight.get(queue, 0)) for queue in waiting}
-        queues = [queue for queue, count in room.items() if count > 0]
+        demand = await read_demand(connection)
+        await self._register(connection, demand.waiting)
+        self._learn_rates(demand.in_flight)
         tasks = sorted({task for worker in self._workers for task in worker.tasks})
-        return Measured(queues, [room[queue] for queue in queues], tasks, bool(waiting))
+        able = {queue: self._most(queue, demand.in_flight.get(queue, 0)) for queue in demand.waiting}
+        wanting = {queue: most for queue, most in able.items() if most > 0}
+        pools = self.pools(demand)
+        fronts = await self._fronts(connection, pools, wanting, tasks)
+        room = {queue: given for queue, given in self._shared(pools, wanting, fronts, demand).items() if given}
+        gated = {queue: n for queue, n in room.items() if queue in demand.keyed or self._is_limited(queue)}
+        return Measured(
+            free={queue: n for queue, n in room.items() if queue not in gated},
+            gated=gated,
+            rated=[queue for queue in gated if self._rules.get(queue, Rules()).rated],
+            parked=demand.parked,
+            tasks=tasks,
+            waiting=bool(demand.parked) or any(not self._is_shut(queue, _SOON_SECONDS) for queue in demand.waiting),
+        )
 
     def released(self, jobs: Sequence[Claim]) -> None:
         """Take note of a release, so that the next measure sees how many were worked off since."""
-        for job in jobs:
-            self._in_flight[job.queue] = self._in_flight.get(job.queue, 0) + 1
+        self._passes += 1
+        for queue, count in Counter(job.queue for job in jobs).items():
+            self._in_flight[queue] = self._in_flight.get(queue, 0) + count
+            self._served[queue] = self._passes
 
-    def _room_of(self, queue: str, in_flight: int) -> int:
-        if queue in self._paused:
+    def shut(self, queues: Iterable[tuple[str, float]]) -> None:
+        """Leave queues alone for so many seconds, at most until pauses and limits are looked at again."""
+        for queue, seconds in queues:
+            self._shut_until[queue] = time.monotonic() + min(seconds, _REFRESH_SECONDS)
+
+    def pools(self, demand: Demand) -> dict[Served, int]:
+        """Return the places free in each pool of workers that serve the same queues."""
+        slots: Counter[Served] = Counter()
+        free: Counter[Served] = Counter()
+        for worker in self._workers:
+            names = None if worker.queues is None else frozenset(worker.queues)
+            slots[names] += worker.slots
+            free[names] += max(0, worker.slots - demand.running.get(worker.id, 0))
+        ahead = self._ahead(slots)
+        places = {names: free[names] + ahead[names] for names in slots}
+        for queue, jobs in demand.queued.items():
+            _take(places, serving(places, queue), jobs)
+        # a belt that is more than half full can wait
+        return {names: max(0, count) if count >= ahead[names] // 2 else 0 for names, count in places.items()}
+
+    def _ahead(self, slots: Counter[Served]) -> Counter[Served]:
+        """Return what lies ready for each pool beyond its slots, so that nobody waits for the relay."""
+        ahead: dict[Served, float] = dict.fromkeys(slots, 0.0)
+        for queue, rate in self._rates.items():
+            able = serving(slots, queue)
+            total = sum(slots[names] for names in able)
+            for names in able:
+                ahead[names] += rate * _AHEAD_SECONDS * slots[names] / total if total else 0.0
+        return Counter({names: int(jobs) for names, jobs in ahead.items()})
+
+    def _most(self, queue: str, in_flight: int) -> int:
+        rules = self._rules.get(queue)
+        if self._is_shut(queue):
             return 0
-        slots = sum(worker.slots for worker in self._workers if worker.queues is None or queue in worker.queues)
-        if not slots:
-            return 0
-        ahead = int(self._rates.get(queue, 0.0) * _AHEAD_SECONDS)
-        room = slots + ahead - in_flight
-        return room if in_flight < slots or room >= ahead // 2 else 0  # a belt that is more than half full can wait
+        if rules is None or rules.concurrency is None:
+            return MAX_RELEASE
+        return min(MAX_RELEASE, rules.concurrency - in_flight)
+
+    def _is_shut(self, queue: str, soon_seconds: float = 0.0) -> bool:
+        rules = self._rules.get(queue)
+        shut_until = self._shut_until.get(queue, 0.0)
+        return (rules is not None and rules.paused) or shut_until > time.monotonic() + soon_seconds
+
+    def _is_limited(self, queue: str) -> bool:
+        rules = self._rules.get(queue)
+        return rules is not None and (rules.rated or rules.concurrency is not None)
+
+    async def _fronts(
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        pools: dict[Served, int],
+        wanting: dict[str, int],
+        tasks: Sequence[str],
+    ) -> dict[str, Front]:
+        """Return what waits at the front of each queue, where that decides who gets the room."""
+        free = sum(pools.values())
+        if len(wanting) < 2 or not free:  # noqa: PLR2004 - one queue has nobody to share with
+            return {queue: {0: most} for queue, most in wanting.items()}
+        return await read_fronts(connection, list(wanting), min(free, max(1, _MOST_LOOKED_AT // len(wanting))), tasks)
+
+    def _shared(
+        self, pools: dict[Served, int], wanting: dict[str, int], fronts: dict[str, Front], demand: Demand
+    ) -> dict[str, int]:
+        if len(wanting) == 1:
+            ((queue, most),) = wanting.items()
+            return {queue: min(most, sum(pools[names] for names in serving(pools, queue)))}
+        wishes = [
+            Wish(queue, demand.in_flight.get(queue, 0), most, fronts[queue], self._served.get(queue, 0))
+            for queue, most in wanting.items()
+            if queue in fronts
+        ]
+        return share(pools, wishes)
 
     async def _refresh(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        self._workers = [Serving(row["queues"], row["tasks"], row["slots"]) for row in await connection.fetch(_WORKERS)]
-        self._paused = {row["name"] for row in await connection.fetch(_PAUSED)}
+        self._workers = [Serving(*row) for row in await connection.fetch(_WORKERS)]
+        self._rules = {row[0]: Rules(*row[1:]) for row in await connection.fetch(_RULES)}
         self._refreshed_at = time.monotonic()
+        self._shut_until = {queue: until for queue, until in self._shut_until.items() if until > self._refreshed_at}
 
-    async def _demand(self, connection: asyncpg.Connection[asyncpg.Record]) -> tuple[list[str], dict[str, int]]:
-        rows = await connection.fetch(_DEMAND)
-        waiting = [row["queue"] for row in rows if row["in_flight"] is None]
-        if unknown := set(waiting) - self._known:
+    async def _register(self, connection: asyncpg.Connection[asyncpg.Record], queues: Iterable[str]) -> None:
+        if unknown := set(queues) - self._known:
             await connection.execute(_REGISTER, sorted(unknown))
             self._known |= unknown
-        return waiting, {row["queue"]: row["in_flight"] for row in rows if row["in_flight"] is not None}
 
     def _learn_rates(self, in_flight: dict[str, int]) -> None:
-        elapsed = max(time.monotonic() - self._measured_at, 0.001)
+        elapsed = time.monotonic() - self._measured_at
+        if elapsed < _LEAST_ELAPSED_SECONDS:
+            return
         self._measured_at = time.monotonic()
+        finished: dict[str, int] = {}
         for queue in self._in_flight.keys() | in_flight.keys():
-            finished = max(0, self._in_flight.get(queue, 0) - in_flight.get(queue, 0))
+            finished[queue] = max(0, self._in_flight.get(queue, 0) - in_flight.get(queue, 0))
             before = self._rates.get(queue, 0.0)
-            self._rates[queue] = _MEMORY * before + (1 - _MEMORY) * finished / elapsed
+            self._rates[queue] = _MEMORY * before + (1 - _MEMORY) * finished[queue] / elapsed
         self._in_flight = in_flight
+        self.paces.count(finished, in_flight)
+
+
+def _take(places: dict[Served, int], able: Sequence[Served], jobs: int) -> None:
+    """Take what waits on a queue's belt off the places of those that serve it; the last one bears what is too much."""
+    for names in able:
+        taken = jobs if names == able[-1] else max(0, min(jobs, places[names]))
+        places[names] -= taken
+        jobs -= taken
