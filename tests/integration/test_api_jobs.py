@@ -16,6 +16,7 @@ from headrace.settings import Settings
 from tests.integration.api_road import KEY, enqueue, open_api
 
 FINISH = text("UPDATE jobs SET state = CAST(:state AS job_state), finished_at = now() WHERE CAST(id AS text) = :id")
+LEAD = text("INSERT INTO leases (name, holder, expires_at) VALUES ('relay', gen_random_uuid(), 'infinity')")
 RUN = text("UPDATE jobs SET state = 'running', attempt = 3, max_attempts = 3 WHERE CAST(id AS text) = :id")
 
 
@@ -220,6 +221,7 @@ async def test_retry_is_a_conflict_when_the_unique_key_is_taken(api: tuple[httpx
 async def test_reasons_hold_when_a_job_does_not_run(api: tuple[httpx.AsyncClient, Door], database_url: str) -> None:
     """`explain` names what is in the way at that moment, and nothing else."""
     client, door = api
+    await execute(door, LEAD)
     first = await enqueue(client)
     job = await enqueue(client)
     later = await enqueue(client, delay_seconds=60)
@@ -238,7 +240,16 @@ async def test_reasons_hold_when_a_job_does_not_run(api: tuple[httpx.AsyncClient
     await client.post("/v1/queues/default/resume")
     await execute(door, FINISH, id=first["id"], state="succeeded")
     assert await codes(first) == ["finished"]
-    assert (await client.get(f"/v1/jobs/{job['id']}/explain")).json() == {"state": "pending", "reasons": [], "ahead": 0}
+    assert (await client.get(f"/v1/jobs/{job['id']}/explain")).json() == {
+        "state": "pending",
+        "reasons": [],
+        "ahead": 0,
+        "forecast": {
+            "position": 1,
+            "start_in_seconds": {"low": 0.0, "likely": 0.05, "high": 1.0},
+            "basis": "a worker has room for it",
+        },
+    }
     await worker.stop()
 
 

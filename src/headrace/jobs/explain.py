@@ -1,15 +1,12 @@
-"""Why a job is not running, as of this moment.
+"""Why a job is not running, as of this moment, and when it may start.
 
-Owns the answer: the codes that hold now, each with a sentence for a person, and how many jobs go before this one.
-All is read in one statement, so the reasons fit together. An empty list means that nothing is in the way. Never
-guess: a code appears only where the record shows its cause.
+Owns the answer. All that it says is read from one snapshot, so the reasons fit together; a list without reasons means
+that nothing is in the way. The forecast rests on the same facts. Reads lock nothing, and cost a few milliseconds
+however many jobs there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,49 +14,42 @@ import msgspec
 from sqlalchemy import Row, text
 
 from headrace.database.record import Record
-from headrace.database.states import FINISHED, JobState
+from headrace.database.states import JobState
 from headrace.errors import NotFoundError
+from headrace.jobs.forecast import Forecast, Keyed, Line, Rated, forecast
+from headrace.jobs.limits import LimitStanding, standing_limits
+from headrace.jobs.parents import Parent, parents_of
+from headrace.jobs.reasons import Facts, LiveWorker, Reason, reasons_of
 
-MOST_AHEAD: Final = 10_000
+MOST_AHEAD: Final = 100_000
 """How far the count of the jobs ahead goes."""
+_MOST_PARENTS: Final = 100
 
+# Plan: the partial indexes jobs_pending, jobs_parked and jobs_in_flight, each read within the job's queue.
 _READ = text("""
-    SELECT j.state, j.queue, j.task, j.run_at, j.priority, j.run_at > now() AS not_due,
-           coalesce((SELECT paused FROM queues WHERE name = j.queue), false) AS paused,
-           (SELECT count(*) FROM processes p WHERE p.role = 'worker' AND p.expires_at > now()
-                AND (p.queues IS NULL OR j.queue = ANY(p.queues))) AS workers,
-           (SELECT count(*) FROM processes p WHERE p.role = 'worker' AND p.expires_at > now()
-                AND (p.queues IS NULL OR j.queue = ANY(p.queues))
-                AND (p.tasks = '{}' OR j.task = ANY(p.tasks))) AS able,
+    SELECT now() AS now, j.state, j.queue, j.task, j.run_at, j.expires_at, j.cancel_requested_at, j.waits_for,
+           coalesce(q.paused, false) AS paused, q.paused_at, q.paused_by, q.pace,
+           coalesce(l.expires_at > now(), false) AS relay_leads, nullif(l.expires_at, '-infinity') AS relay_until,
            (SELECT count(*) FROM (
                 SELECT FROM jobs o
-                WHERE o.queue = j.queue AND o.state = 'pending' AND NOT o.parked
+                WHERE o.queue = j.queue AND o.state = 'pending' AND NOT o.parked AND o.id <> j.id
                   AND (o.priority, j.run_at, j.id) > (j.priority, o.run_at, o.id)
                 LIMIT :most) AS waiting) AS pending_ahead,
-           (SELECT count(*) FROM (
-                SELECT FROM jobs o
-                WHERE o.queue = j.queue AND o.state = 'queued' AND o.id <> j.id
-                  AND (j.state <> 'queued' OR (o.released_at, o.id) < (j.released_at, j.id))
-                LIMIT :most) AS on_the_belt) AS queued_ahead
-    FROM jobs j WHERE j.id = :id
+           (SELECT count(*) FROM jobs o
+            WHERE o.queue = j.queue AND o.state = 'pending' AND o.concurrency_key = j.concurrency_key AND o.id <> j.id
+              AND o.parked AND (o.priority, j.run_at, j.id) > (j.priority, o.run_at, o.id)) AS key_ahead,
+           (SELECT count(*) FROM jobs o
+            WHERE o.queue = j.queue AND o.state = 'queued' AND o.id <> j.id
+              AND (j.state <> 'queued' OR (o.released_at, o.id) < (j.released_at, j.id))) AS queued_ahead,
+           (SELECT count(*) FROM jobs o WHERE o.queue = j.queue AND o.state = 'running') AS running
+    FROM jobs j LEFT JOIN queues q ON q.name = j.queue LEFT JOIN leases l ON l.name = 'relay'
+    WHERE j.id = :id
 """)
 
-
-class Code(StrEnum):
-    """Why a job is not running."""
-
-    NOT_DUE = "not_due"
-    QUEUE_PAUSED = "queue_paused"
-    NO_WORKER = "no_worker"
-    BEHIND_OTHERS = "behind_others"
-    FINISHED = "finished"
-
-
-class Reason(msgspec.Struct, frozen=True):
-    """One reason, and what it means here."""
-
-    code: Code
-    message: str
+_WORKERS = text("""
+    SELECT id, host, pid, queues, slots, tasks = '{}' OR :task = ANY(tasks) AS knows_task
+    FROM processes WHERE role = 'worker' AND expires_at > now() ORDER BY id
+""")
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -68,7 +58,9 @@ class Explanation(msgspec.Struct, frozen=True):
     state: JobState
     reasons: list[Reason]
     ahead: int
-    """How many jobs of the queue go before it; counted to 10,000."""
+    """How many jobs of the queue go before it; counted to 100,000."""
+    forecast: Forecast | None
+    """When it may start; null for a job that runs or has finished."""
 
 
 async def explain_job(record: Record, job_id: UUID) -> Explanation:
@@ -78,41 +70,84 @@ async def explain_job(record: Record, job_id: UUID) -> Explanation:
         NotFoundError: there is no such job.
 
     """
-    async with record.engine.connect() as connection:
+    async with record.engine.connect() as opened:
+        connection = await opened.execution_options(isolation_level="REPEATABLE READ")
         row = (await connection.execute(_READ, {"id": job_id, "most": MOST_AHEAD})).one_or_none()
-    if row is None:
-        message = f"there is no job {job_id}"
-        raise NotFoundError(message)
+        if row is None:
+            message = f"there is no job {job_id}"
+            raise NotFoundError(message)
+        limits = await standing_limits(connection, job_id)
+        parents = await parents_of(connection, job_id, awaited=True, limit=_MOST_PARENTS) if row.waits_for else []
+        workers = [LiveWorker(*one) for one in await connection.execute(_WORKERS, {"task": row.task})]
+    facts = _facts(row, limits, parents, workers)
+    expected = forecast(_line(row, facts)) if facts.waits else None
+    return Explanation(facts.state, list(reasons_of(facts)), facts.ahead, expected)
+
+
+def _facts(row: Row[Any], limits: LimitStanding, parents: list[Parent], workers: list[LiveWorker]) -> Facts:
     state = JobState(row.state)
-    waits = state not in FINISHED and state is not JobState.RUNNING
-    return Explanation(state, list(_reasons(row, state)), _ahead(row, state) if waits else 0)
+    waits = state in {JobState.SCHEDULED, JobState.PENDING, JobState.RETRYING}
+    queued = row.queued_ahead if waits or state is JobState.QUEUED else 0
+    return Facts(
+        now=row.now,
+        state=state,
+        queue=row.queue,
+        task=row.task,
+        run_at=row.run_at,
+        expires_at=row.expires_at,
+        cancel_requested_at=row.cancel_requested_at,
+        waits_for=row.waits_for if waits else 0,
+        paused=row.paused,
+        paused_at=row.paused_at,
+        paused_by=row.paused_by,
+        relay_leads=row.relay_leads,
+        relay_since=row.relay_until,
+        ahead=queued + (row.pending_ahead if waits else 0),
+        limits=limits,
+        parents=parents,
+        workers=workers,
+    )
 
 
-def _written(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _line(row: Row[Any], facts: Facts) -> Line:
+    limits = facts.limits
+    slots = sum(worker.slots for worker in facts.able)
+    in_line = not facts.is_not_due and not facts.waits_for
+    return Line(
+        position=facts.ahead + 1 if in_line else None,
+        ahead=row.pending_ahead if facts.state is not JobState.QUEUED else 0,
+        in_flight=row.queued_ahead + row.running,
+        slots=slots if limits.concurrency is None else min(slots, limits.concurrency),
+        pace=row.pace,
+        due_in_seconds=(facts.run_at - facts.now).total_seconds() if facts.is_not_due else 0.0,
+        rated=_rated(facts),
+        keyed=_keyed(row, limits) if facts.state is not JobState.QUEUED else None,
+        unknowable=_unknowable(row, facts),
+    )
 
 
-def _ahead(row: Row[Any], state: JobState) -> int:
-    if state is JobState.QUEUED:
-        return int(row.queued_ahead)
-    return min(MOST_AHEAD, int(row.pending_ahead) + int(row.queued_ahead))
+def _rated(facts: Facts) -> Rated | None:
+    rate, next_at = facts.limits.rate, facts.limits.next_at
+    if rate is None or facts.state is JobState.QUEUED:
+        return None
+    opens_in = 0.0 if next_at is None else max(0.0, (next_at - facts.now).total_seconds())
+    return Rated(rate.limit, rate.per_seconds, opens_in)
 
 
-def _reasons(row: Row[Any], state: JobState) -> Iterator[Reason]:
-    if state is JobState.RUNNING:
-        return
-    if state in FINISHED:
-        yield Reason(Code.FINISHED, f"the job is {state}")
-        return
-    if row.not_due and state in {JobState.SCHEDULED, JobState.RETRYING}:
-        what = "its next attempt" if state is JobState.RETRYING else "it"
-        yield Reason(Code.NOT_DUE, f"{what} is due at {_written(row.run_at)}")
-    if row.paused and state is not JobState.QUEUED:
-        yield Reason(Code.QUEUE_PAUSED, f"the queue {row.queue} is paused")
-    if not row.workers:
-        yield Reason(Code.NO_WORKER, f"no worker that is alive serves the queue {row.queue}")
-    elif not row.able:
-        yield Reason(Code.NO_WORKER, f"no worker that is alive knows the task {row.task}")
-    ahead = _ahead(row, state)
-    if ahead and not row.not_due:
-        yield Reason(Code.BEHIND_OTHERS, f"{ahead} jobs of the queue {row.queue} go first")
+def _keyed(row: Row[Any], limits: LimitStanding) -> Keyed | None:
+    return None if limits.key_limit is None else Keyed(row.key_ahead, len(limits.holders), limits.key_limit)
+
+
+def _unknowable(row: Row[Any], facts: Facts) -> str | None:
+    """Return why nothing can be said about the start of a job; None where something can."""
+    if facts.waits_for:
+        return "its parents decide"
+    if facts.paused and facts.state is not JobState.QUEUED:
+        return "the queue is paused"
+    if not facts.able:
+        return "no live worker can take it"
+    if not facts.relay_leads and facts.state is not JobState.QUEUED:
+        return "no relay leads"
+    if row.pending_ahead >= MOST_AHEAD:
+        return f"{MOST_AHEAD} jobs or more go first"
+    return None

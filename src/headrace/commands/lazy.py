@@ -1,0 +1,43 @@
+"""Groups of commands that are imported when one of them is called for.
+
+Owns `LazyGroup`: a table says where each command is and what it does, so that a help page costs no import of a station,
+and a command only those of its own. Never import a command to show its line of help.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+import click
+
+Table = Mapping[str, tuple[str, str]]
+"""The commands by name: where each is, as `module:attribute`, and what it does."""
+
+
+class LazyGroup(click.Group):
+    """A group over a table of commands."""
+
+    def __init__(self, name: str, table: Table, *, help: str) -> None:  # noqa: A002 - click's own word
+        super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        del ctx
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        del ctx
+        if cmd_name not in self._table:
+            return None
+        module, _, attribute = self._table[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, meaning) for name, (_, meaning) in self._table.items()])

@@ -1,0 +1,74 @@
+"""How a command looks at, and changes, what is on record.
+
+Owns the way of an operator's command to PostgreSQL: `HEADRACE_DATABASE_URL`, or, where that is not set, the stack that
+`headrace up` runs on `.headrace` in the current directory. What is wrong there (PostgreSQL is away, its schema is
+another one) is one line on standard error and exit code 1 or 2, never a traceback. Never log from here to standard
+output: it belongs to the answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from sqlalchemy.exc import DBAPIError
+
+from headrace.commands.running import read_settings, run
+from headrace.database.away import DRIVER_ERRORS, is_away
+from headrace.database.record import Record, open_record
+from headrace.errors import SchemaMismatchError, UnavailableError
+from headrace.settings import PREFIX, Settings
+from headrace.stack import stackfile
+from headrace.telemetry.logs import configure_logging
+
+T = TypeVar("T")
+
+STACK_DIRECTORY: Final = Path(".headrace")
+"""Where `headrace up` keeps everything unless it is told otherwise."""
+
+_CONNECTIONS: Final = 4
+_MISSING: Final = frozenset({"42P01", "42703"})
+"""undefined_table and undefined_column, https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+def operator_settings() -> Settings:
+    """Return the settings of this process, with the record of the stack in this directory where none is named."""
+    settings = read_settings()
+    if os.environ.get(f"{PREFIX}DATABASE_URL"):
+        return settings
+    stack = stackfile.read(STACK_DIRECTORY)
+    return settings if stack is None else msgspec.structs.replace(settings, database_url=stack.postgres_url)
+
+
+def operate(work: Callable[[Record], Awaitable[T]]) -> T:
+    """Do work on the record and return what it returns.
+
+    Raises:
+        UnavailableError: PostgreSQL does not answer.
+        SchemaMismatchError: its schema is not that of this code.
+
+    """
+    settings = operator_settings()
+    configure_logging(msgspec.structs.replace(settings, log_level="error"), "operator")
+    return run(_operated(settings, work))
+
+
+async def _operated(settings: Settings, work: Callable[[Record], Awaitable[T]]) -> T:
+    try:
+        async with open_record(settings, pool_size=_CONNECTIONS, session_name="headrace operator") as record:
+            return await work(record)
+    except (*DRIVER_ERRORS, DBAPIError) as error:
+        if is_away(error) or isinstance(error, OSError):
+            where = urlsplit(settings.database_url)
+            message = (
+                f"PostgreSQL does not answer at {where.hostname}:{where.port or 5432}: is HEADRACE_DATABASE_URL right?"
+            )
+            raise UnavailableError(message) from error
+        if getattr(getattr(error, "orig", error), "sqlstate", None) in _MISSING:
+            message = "the schema of the database is not that of this code: run `headrace migrate`"
+            raise SchemaMismatchError(message) from error
+        raise
