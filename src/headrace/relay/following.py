@@ -30,14 +30,17 @@ _REBEGIN: Final = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0
 
 def following(tasks: Mapping[str, Task[Any, Any]]) -> Part:
     """Return the part of a leader that acts upon endings; `tasks` are those that may be told of a death."""
-    hooks: dict[str, CallOf] = {
-        name: partial(_call_of, task) for task in tasks.values() for name in (*task.policy.aliases, task.name)
-    }
+    hooks = hooks_of(tasks)
 
     async def follow_jobs(leadership: Leadership) -> None:
         await repeat("follow_jobs", lambda: _follow(leadership, hooks), _REBEGIN, leadership.stop)
 
     return follow_jobs
+
+
+def hooks_of(tasks: Mapping[str, Task[Any, Any]]) -> Mapping[str, CallOf]:
+    """Return how each of these tasks is called when it is told of a death, under every name that it has had."""
+    return {name: partial(_call_of, task) for task in tasks.values() for name in (*task.policy.aliases, task.name)}
 
 
 def _call_of(task: Task[Any, Any], args: msgspec.Raw) -> Call:

@@ -13,11 +13,13 @@ import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+from headrace.errors import ConfigurationError
 from headrace.jobs.retry import Retry
 from headrace.subscribers.contract import Subscription
 from headrace.tasks.contract import Task
+from headrace.tasks.policy import RunsIn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,17 +49,28 @@ class Faults:
         self._crashes: Counter[str] = Counter()
 
     def fail(self, what: Failing, error: BaseException, *, times: int) -> None:
-        """Let the next attempts raise an error in the place of their function."""
+        """Let the next attempts raise an error in the place of their function.
+
+        Raises:
+            ConfigurationError: the function runs in a process of its own, where no fault reaches it.
+
+        """
+        _require_reach(what)
         self._errors.setdefault(what.name, deque()).extend([error] * times)
 
     def crash(self, what: Failing, *, times: int) -> None:
-        """Let the process die at the end of the next attempts, before they commit."""
+        """Let the process die at the end of the next attempts, before they commit; raises as `fail` does."""
+        _require_reach(what)
         self._crashes[what.name] += times
 
     def task(self, task: Task[..., Any]) -> Task[..., Any]:
         """Return a copy of a task in which faults happen."""
         wrapped = copy.copy(task)
-        wrapped.function = self._wrapped(task.name, task.function)
+        if task.policy.runs_in is RunsIn.LOOP:
+            wrapped.function = self._wrapped(task.name, task.function)
+        elif task.policy.runs_in is RunsIn.THREAD:
+            function = cast("Callable[..., Any]", task.function)
+            wrapped.function = cast("Any", self._wrapped_plain(task.name, function))
         wrapped.policy = dataclasses.replace(task.policy, retry=_steady(task.policy.retry))
         return wrapped
 
@@ -71,16 +84,37 @@ class Faults:
 
     def _wrapped(self, name: str, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         async def faulty(*args: P.args, **kwargs: P.kwargs) -> R:
-            if errors := self._errors.get(name):
-                raise errors.popleft()
+            self._before(name)
             value = await function(*args, **kwargs)
-            if self._crashes[name]:
-                self._crashes[name] -= 1
-                message = f"{name} was asked to crash"
-                raise Crash(message)
+            self._after(name)
             return value
 
         return faulty
+
+    def _wrapped_plain(self, name: str, function: Callable[P, R]) -> Callable[P, R]:
+        def faulty(*args: P.args, **kwargs: P.kwargs) -> R:
+            self._before(name)
+            value = function(*args, **kwargs)
+            self._after(name)
+            return value
+
+        return faulty
+
+    def _before(self, name: str) -> None:
+        if errors := self._errors.get(name):
+            raise errors.popleft()
+
+    def _after(self, name: str) -> None:
+        if self._crashes[name]:
+            self._crashes[name] -= 1
+            message = f"{name} was asked to crash"
+            raise Crash(message)
+
+
+def _require_reach(what: Failing) -> None:
+    if isinstance(what, Task) and what.policy.runs_in is RunsIn.PROCESS:
+        message = f"{what.name} runs in a process of its own, where no fault reaches it: test its function by itself"
+        raise ConfigurationError(message)
 
 
 def _steady(retry: Retry) -> Steady:

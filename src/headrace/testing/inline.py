@@ -35,6 +35,7 @@ from headrace.subscribers.handling import Handling
 from headrace.subscribers.redelivery import Redelivery
 from headrace.tasks.claims import Claims
 from headrace.tasks.execution import Execution
+from headrace.tasks.places import Places
 from headrace.tasks.settler import Settler
 from headrace.testing.claims import RememberedClaims
 from headrace.testing.faults import Failing, Faults
@@ -233,9 +234,10 @@ async def _steps(resources: Resources, faults: Faults) -> AsyncIterator[Steps]:
             if one.kind is Kind.SUBSCRIBER
         }
         settler = Settler(settings.database_url)
-        execution = Execution(tasks, record, providers, sessions=_SESSIONS)
+        places = Places(threads=1, processes=1)
+        execution = Execution(tasks, record, providers, sessions=_SESSIONS, places=places)
         steps = Steps(record, subscriptions, handlings, execution=execution, settler=settler)
-        await steps.begin(sorted(tasks))
+        await steps.begin(tasks)
         parts = [asyncio.create_task(settler.run())]
         parts += [asyncio.create_task(handling.deadlines.run()) for handling in handlings.values()]
         try:
@@ -244,3 +246,4 @@ async def _steps(resources: Resources, faults: Faults) -> AsyncIterator[Steps]:
             for part in parts:
                 part.cancel()
             await asyncio.wait(parts)
+            await places.close()

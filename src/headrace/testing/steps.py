@@ -1,9 +1,9 @@
 """One thing after another: what relay, consumers and workers do at the same time, done here step by step.
 
-Owns the order of a test's work: events get their positions, go to their subscriptions, and then one job is released,
-claimed, run and settled, until nothing is left. Each step is the function that the process itself calls, on the real
-record; only Redis is missing between them, which decides nothing. Never do two things at once: a test that passes must
-pass again.
+Owns the order of a test's work: events get their positions, endings have their consequences, events go to their
+subscriptions, and then one job is released, claimed, run and settled, until nothing is left. Each step is the function
+that the process itself calls, on the real record; only Redis is missing between them, which decides nothing. Never do
+two things at once: a test that passes must pass again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -23,9 +23,11 @@ from headrace.database.record import Record
 from headrace.events.lane import events_after
 from headrace.events.model import RecordedEvent
 from headrace.jobs.claim import claim
+from headrace.jobs.follow import CallOf, follow_endings
 from headrace.jobs.model import Claim
 from headrace.leases import Fence
 from headrace.relay.dispatch import expire_jobs
+from headrace.relay.following import hooks_of
 from headrace.relay.leader import LEASE
 from headrace.relay.position import place
 from headrace.relay.rescue import rescue_once
@@ -36,6 +38,7 @@ from headrace.subscribers.failures import become_job
 from headrace.subscribers.handling import Handled, Handling
 from headrace.subscribers.inbox import enter
 from headrace.subscribers.projecting import apply_batch
+from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution
 from headrace.tasks.settler import Settler
 from headrace.testing.faults import Crash
@@ -90,12 +93,14 @@ class Steps:
         self._fence = Fence(LEASE, new_id(), 1)
         self._worker_id = new_id()
         self._tasks: Sequence[str] = ()
+        self._hooks: Mapping[str, CallOf] = {}
         self.paused_until: dict[Waiting, datetime] = {}
         """Lanes of projections that failed."""
 
-    async def begin(self, tasks: Sequence[str]) -> None:
+    async def begin(self, tasks: Mapping[str, Task[Any, Any]]) -> None:
         """Put a relay and a worker for these tasks on record."""
-        self._tasks = tasks
+        self._tasks = sorted(tasks)
+        self._hooks = hooks_of(tasks)
         async with self._record.engine.begin() as connection:
             await connection.execute(_LEAD, {"name": LEASE, "holder": self._fence.holder})
         await self._be_worker(new_id())
@@ -104,6 +109,8 @@ class Steps:
         """Do one thing and say what: the name of the task or subscription; None where nothing is to do."""
         async with borrowed(self._record.engine) as connection:
             while await place(connection, self._fence):
+                pass
+            while await follow_endings(connection, self._hooks):
                 pass
         return await self._deliver(now) or await self._work()
 
