@@ -1,7 +1,7 @@
 """Measure Headrace beside the alternatives, in one run on this machine: `python -m bench`.
 
 Owns the order of the measurements and their sizes. It starts its own PostgreSQL and Redis in a temporary directory,
-on ports of its own, and takes everything down again. `--quick` shows in a minute that all of it works; its numbers
+on ports of its own, and takes everything down again. `--quick` shows in a few minutes that all of it works; its numbers
 are rough.
 """
 
@@ -12,34 +12,75 @@ import asyncio
 import logging
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from bench import table
+from bench.backlog import Drained
 from bench.doors import measure_doors
-from bench.drain import drain_headrace, drain_taskiq
+from bench.drain import Load, drain_headrace
+from bench.enqueue import measure_enqueue
 from bench.events import measure_latency, measure_relay
+from bench.finished import measure_finished
 from bench.memory import measure_memory
+from bench.peer import ALL, drain_peer
+from bench.peer_setup import Ready, prepared
+from bench.pickup import measure_crash, measure_pickup
+from bench.receiver import receiving
 from bench.stage import Stage, migrate, set_stage
 
 README = Path(__file__).with_name("README.md")
+PLANS = Path(__file__).with_name("plans.md")
 
 
-class Sizes(msgspec.Struct, frozen=True):
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """How much is measured."""
 
     rounds: int
     requests: int
     turns: int
     jobs: int
+    lone: int
+    batches: int
+    batch: int
+    steady: int
+    kills: int
+    finished: int
     events: int
     ticks: int
 
 
-FULL = Sizes(rounds=9, requests=4_000, turns=3, jobs=20_000, events=60_000, ticks=300)
-QUICK = Sizes(rounds=2, requests=2_000, turns=1, jobs=5_000, events=20_000, ticks=60)
+FULL = Sizes(
+    rounds=9,
+    requests=4_000,
+    turns=3,
+    jobs=20_000,
+    lone=1_000,
+    batches=5,
+    batch=10_000,
+    steady=3_000,
+    kills=5,
+    finished=5_000_000,
+    events=60_000,
+    ticks=300,
+)
+QUICK = Sizes(
+    rounds=2,
+    requests=2_000,
+    turns=1,
+    jobs=3_000,
+    lone=100,
+    batches=1,
+    batch=10_000,
+    steady=300,
+    kills=1,
+    finished=100_000,
+    events=20_000,
+    ticks=60,
+)
 
 
 async def _doors(stage: Stage, sizes: Sizes) -> list[table.Row]:
@@ -47,11 +88,48 @@ async def _doors(stage: Stage, sizes: Sizes) -> list[table.Row]:
 
 
 async def _drain(stage: Stage, sizes: Sizes) -> list[table.Row]:
-    ours, theirs = [], []
-    for _ in range(sizes.turns):
-        theirs.append(await drain_taskiq(stage, sizes.jobs))
-        ours.append(await drain_headrace(stage, sizes.jobs))
-    return [table.drain_row(ours, theirs), table.cost_row(ours, theirs)]
+    ready = {peer.name: await asyncio.to_thread(prepared, peer) for peer in ALL}
+    rows = table.missing_rows(ready)
+    for workers in (1, 2):
+        ours: list[Drained] = []
+        theirs: dict[str, list[Drained]] = defaultdict(list)
+        for _ in range(sizes.turns):
+            await _turn(stage, Load(sizes.jobs, workers), ready, (ours, theirs))
+        rows += table.drain_rows(workers, ours, theirs)
+    return rows
+
+
+async def _turn(
+    stage: Stage, load: Load, ready: dict[str, Ready], taken: tuple[list[Drained], dict[str, list[Drained]]]
+) -> None:
+    """Let every peer drain once, and Headrace at the beginning and in the middle."""
+    ours, theirs = taken
+    for place, peer in enumerate(ALL):
+        if place in {0, len(ALL) // 2}:
+            with receiving() as receiver:
+                ours.append(await drain_headrace(stage, load, receiver.environment))
+                assert receiver.spans, "nothing was traced"
+        one = ready[peer.name]
+        if not one.reason:
+            drained = await drain_peer(stage, peer, python=one.python, jobs=load.jobs, workers=load.workers)
+            theirs[peer.name].append(drained)
+
+
+async def _enqueue(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    enqueued = await measure_enqueue(stage, lone=sizes.lone, batches=sizes.batches, batch=sizes.batch)
+    return table.enqueue_rows(enqueued, sizes.batch)
+
+
+async def _pickup(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    return table.pickup_rows(await measure_pickup(stage, jobs=sizes.steady, per_second=100))
+
+
+async def _crash(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    return [table.crash_row(await measure_crash(stage, rounds=sizes.kills))]
+
+
+async def _finished(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    return table.finished_rows(await measure_finished(stage, rows=sizes.finished, turns=sizes.turns, jobs=sizes.jobs))
 
 
 async def _events(stage: Stage, sizes: Sizes) -> list[table.Row]:
@@ -66,6 +144,10 @@ async def _memory(stage: Stage, _sizes: Sizes) -> list[table.Row]:
 PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "doors": _doors,
     "drain": _drain,
+    "enqueue": _enqueue,
+    "pickup": _pickup,
+    "crash": _crash,
+    "finished": _finished,
     "events": _events,
     "memory": _memory,
 }
@@ -79,8 +161,9 @@ async def _measure(parts: list[str], sizes: Sizes) -> list[table.Row]:
             place.mkdir()
             async with set_stage(place) as stage:
                 await asyncio.to_thread(migrate, stage)
-                rows += await PARTS[part](stage, sizes)
-            print(f"{part}: done", file=sys.stderr)
+                measured = await PARTS[part](stage, sizes)
+            rows += measured
+            print(f"{part}: done\n{table.rendered(measured)}\n", file=sys.stderr)  # should a later part fail
     return rows
 
 
@@ -88,8 +171,8 @@ def main() -> None:
     """Measure, print the table, and write it where that was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", metavar="part", help=f"which to measure: {', '.join(PARTS)} (all)")
-    parser.add_argument("--quick", action="store_true", help="a minute, rough numbers")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--quick", action="store_true", help="a few minutes, rough numbers")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md, the plans beside it")
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -97,10 +180,13 @@ def main() -> None:
         parser.error("--write takes a whole run: no --quick and no parts")
     logging.disable(logging.WARNING)
     rows = asyncio.run(_measure(chosen.parts or list(PARTS), QUICK if chosen.quick else FULL))
-    text = table.rendered(rows)
+    text, evidence = table.rendered(rows), table.evidence_of(rows)
     print(text)
     if chosen.write:
         table.write(README, text)
+        PLANS.write_text(evidence + "\n")
+    elif evidence:
+        print(f"\n{evidence}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from bench.stage import Stage
 from headrace.stack.ports import free_port
 from headrace.stack.readiness import until
 
-_KEY = "bench-bench-bench-bench-bench-bench"
+KEY = "bench-bench-bench-bench-bench-bench"
 _JOB = b'{"task":"diagnostics.echo","args":{"value":"a few words"}}'
 _ORDER = msgspec.json.encode(
     {
@@ -60,13 +60,13 @@ async def measure_doors(stage: Stage, *, rounds: int, requests: int) -> Doors:
     ports = {"api": free_port(), "bare": free_port()}
     with ExitStack() as stack:
         receiver = stack.enter_context(receiving())
-        api = stage.environment(HEADRACE_PORT=str(ports["api"]), HEADRACE_API_KEY=_KEY, **receiver.environment)
+        api = stage.environment(HEADRACE_PORT=str(ports["api"]), HEADRACE_API_KEY=KEY, **receiver.environment)
         stack.enter_context(stage.running("api", "headrace.cli", "api", environment=api))
         options = ("--port", str(ports["bare"]), "--loop", "uvloop", "--http", "httptools", "--no-access-log")
         yardstick = stage.environment(**{bare.VARIABLE: stage.database_url})
         stack.enter_context(stage.running("bare", "uvicorn", "bench.bare:app", *options, environment=yardstick))
-        assert await until(lambda: _answers(ports["api"], "/health/ready"), _START_SECONDS), "the API did not start"
-        assert await until(lambda: _answers(ports["bare"], "/"), _START_SECONDS), "the bare handler did not start"
+        assert await until(lambda: answers(ports["api"], "/health/ready"), _START_SECONDS), "the API did not start"
+        assert await until(lambda: answers(ports["bare"], "/"), _START_SECONDS), "the bare handler did not start"
         await _round(stage, ports, requests // 2)  # connections are opened, statements prepared
         measured = [await _round(stage, ports, requests) for _ in range(rounds)]
         return Doors(measured, receiver.spans)
@@ -75,9 +75,9 @@ async def measure_doors(stage: Stage, *, rounds: int, requests: int) -> Doors:
 async def _round(stage: Stage, ports: dict[str, int], requests: int) -> Round:
     accepted = HTTPStatus.ACCEPTED
     plain = request("POST", "/bare", body=_JOB)
-    job = request("POST", "/v1/jobs", body=_JOB, key=_KEY)
+    job = request("POST", "/v1/jobs", body=_JOB, key=KEY)
     orders = await _orders(stage, ports["api"], requests // 3)
-    confirm = [request("POST", f"/v1/orders/{order}/confirm", key=_KEY) for order in orders]
+    confirm = [request("POST", f"/v1/orders/{order}/confirm", key=KEY) for order in orders]
     return Round(
         bare=await send(stage, Load(ports["bare"], [plain], accepted, repeat=requests)),
         jobs=await send(stage, Load(ports["api"], [job], accepted, repeat=requests // 2)),
@@ -87,13 +87,14 @@ async def _round(stage: Stage, ports: dict[str, int], requests: int) -> Round:
 
 async def _orders(stage: Stage, port: int, count: int) -> list[str]:
     """Create orders and return their ids."""
-    create = request("POST", "/v1/orders", body=_ORDER, key=_KEY)
+    create = request("POST", "/v1/orders", body=_ORDER, key=KEY)
     load = Load(port, [create], HTTPStatus.CREATED, repeat=count, keep_bodies=True)
     created = await send(stage, load)
     return [msgspec.json.decode(body, type=_Order).id for body in created.bodies]
 
 
-async def _answers(port: int, path: str) -> bool:
+async def answers(port: int, path: str) -> bool:
+    """Tell whether a server answers."""
     async with httpx.AsyncClient() as client:
         try:
             return (await client.get(f"http://127.0.0.1:{port}{path}")).status_code < HTTPStatus.INTERNAL_SERVER_ERROR

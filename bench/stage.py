@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -63,7 +62,13 @@ class Stage(msgspec.Struct, frozen=True):
             environment=environment,
             working_directory=ROOT,
         )
-        with _running(program, self.directory / f"{name}.log") as process:
+        with self.program(program) as process:
+            yield process
+
+    @contextmanager
+    def program(self, program: Program) -> Iterator[psutil.Process]:
+        """Run any program until the block ends, its output in a log of its name."""
+        with _running(program, self.directory / f"{program.name}.log") as process:
             yield process
 
 
@@ -108,9 +113,9 @@ def _running(program: Program, log: Path) -> Iterator[psutil.Process]:
 
 
 @asynccontextmanager
-async def connected(stage: Stage) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """Open a connection for looking at the record."""
-    connection = await asyncpg.connect(stage.database_url)
+async def connected(stage: Stage, url: str = "") -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Open a connection for looking at the record, or at another database of the server."""
+    connection = await asyncpg.connect(url or stage.database_url)
     try:
         yield connection
     finally:
@@ -138,12 +143,15 @@ class Meter:
     def __init__(self, **processes: psutil.Process) -> None:
         self._processes = processes
         self._before: dict[str, float] = {}
-        self._began_at = 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started."""
+        return bool(self._before)
 
     def start(self) -> None:
         """Count from now."""
         self._before = {name: processor_seconds(process) for name, process in self._processes.items()}
-        self._began_at = time.monotonic()
 
     def microseconds_per(self, units: int) -> dict[str, float]:
         """Return the processor time per unit of work since the start, in microseconds."""

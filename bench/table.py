@@ -10,15 +10,20 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from bench.backlog import Drained
 from bench.doors import Doors
-from bench.drain import Drained
+from bench.enqueue import Enqueued
 from bench.events import Latency, Moved
+from bench.finished import Burdened
+from bench.peer import ALL, Peer
+from bench.peer_setup import Ready
+from bench.pickup import Picked, percentile
 
 BEGIN, END = "<!-- results: written by `python -m bench --write` -->", "<!-- end of results -->"
 _BLOCK = 1024 * 1024
@@ -33,6 +38,8 @@ class Row(msgspec.Struct, frozen=True):
     figure: str
     target: str
     reached: bool | None
+    evidence: str = ""
+    """What would burst the table, in Markdown."""
 
 
 def door_rows(doors: Doors) -> list[Row]:
@@ -52,20 +59,80 @@ def door_rows(doors: Doors) -> list[Row]:
     return rows
 
 
-def drain_row(ours: Sequence[Drained], theirs: Sequence[Drained]) -> Row:
-    """Return the drain beside Taskiq's."""
-    ratio = statistics.median(one.rate / other.rate for one, other in zip(ours, theirs, strict=True))
-    own, other = (statistics.median(drained.rate for drained in runs) for runs in (ours, theirs))
-    jobs = f"{ours[0].jobs:,} x `diagnostics.echo`, one worker"
-    return Row(jobs, f"{own:,.0f}/s", f"Taskiq on Redis {other:,.0f}/s", f"{ratio:.1f}x", "≥ 2x", ratio >= 2)
+def drain_rows(workers: int, ours: Sequence[Drained], theirs: Mapping[str, Sequence[Drained]]) -> list[Row]:
+    """Return the drain with so many worker processes beside each peer that was measured."""
+    own = statistics.median(drained.rate for drained in ours)
+    what = f"drain, {workers} worker {'process' if workers == 1 else 'processes'}"
+    cost = min(ours, key=lambda drained: drained.whole_cost)
+    parts = ", ".join(f"{name} {microseconds:.0f}" for name, microseconds in cost.cost.items())
+    rows = [Row(what, f"{own:,.0f}/s", f"µs of processor time a job: {parts}", f"{cost.whole_cost:.0f} µs", "", None)]
+    return rows + [_beside(what, own, peer, theirs[peer.name]) for peer in ALL if theirs.get(peer.name)]
 
 
-def cost_row(ours: Sequence[Drained], theirs: Sequence[Drained]) -> Row:
-    """Return the processor time of a job, which other work on the machine hardly changes."""
-    own, other = (min(runs, key=lambda drained: sum(drained.cost.values())).cost for runs in (ours, theirs))
-    parts = ", ".join(f"{name} {microseconds:.0f}" for name, microseconds in own.items())
-    figure = f"{sum(own.values()):.0f} µs"
-    return Row("processor time of a job", parts, f"Taskiq {sum(other.values()):.0f} µs", figure, "", None)
+def _beside(what: str, own: float, peer: Peer, runs: Sequence[Drained]) -> Row:
+    other = statistics.median(drained.rate for drained in runs)
+    cost = min(drained.whole_cost for drained in runs)
+    ratio = own / other
+    beside = f"{peer.name} {other:,.0f}/s, {cost:.0f} µs"
+    target = f"{'>' if peer.least == 1 else '≥'} {peer.least:g}x"
+    reached = ratio > 1 if peer.least == 1 else ratio >= peer.least
+    return Row(what, f"{own:,.0f}/s", beside, f"{ratio:.2f}x", target, reached)
+
+
+def missing_rows(ready: Mapping[str, Ready]) -> list[Row]:
+    """Return the peers that could not be measured, with the reason."""
+    return [
+        Row(f"drain beside {name}", "not measured", one.reason, "", "", None)
+        for name, one in ready.items()
+        if one.reason
+    ]
+
+
+def enqueue_rows(enqueued: Enqueued, batch: int) -> list[Row]:
+    """Return what enqueueing takes."""
+    half, most = (1e3 * percentile(enqueued.lone, hundredth) for hundredth in (50, 99))
+    rows = [Row("a lone `kiq`", f"p50 {half:.1f} ms, p99 {most:.1f} ms", "", f"{half:.1f} ms", "p50 < 3 ms", half < 3)]
+    ways = {"`tx.enqueue_calls`": enqueued.batches, "`POST /v1/jobs/batch`": enqueued.posted}
+    for way, taken in ways.items():
+        middle, longest = statistics.median(taken), max(taken)
+        measured = f"median {middle:.2f} s, longest {longest:.2f} s"
+        rows.append(Row(f"{batch:,} jobs by {way}", measured, "", f"{middle:.2f} s", "< 1.5 s", middle < 1.5))
+    return rows
+
+
+def pickup_rows(picked: Picked) -> list[Row]:
+    """Return how soon jobs begin at a steady rate."""
+    rows = []
+    for end, waits, targets in (("claimed", picked.claimed, (6, 20)), ("first line of the task", picked.begun, None)):
+        half, most = percentile(waits, 50), percentile(waits, 99)
+        what = f"100 jobs/s: created to {end}"
+        measured = f"p50 {half:.1f} ms, p99 {most:.1f} ms"
+        if targets is None:
+            rows.append(Row(what, measured, "", f"{half:.1f} ms", "", None))
+            continue
+        reached = half <= targets[0] and most <= targets[1]
+        target = f"p50 ≤ {targets[0]} ms, p99 ≤ {targets[1]} ms"
+        rows.append(Row(what, measured, "", f"{half:.1f} / {most:.1f} ms", target, reached))
+    return rows
+
+
+def crash_row(taken: Sequence[float]) -> Row:
+    """Return how soon a job runs again."""
+    measured = f"{len(taken)} kills, median {statistics.median(taken):.1f} s"
+    return Row("SIGKILL of a worker to rerun", measured, "", f"at most {max(taken):.1f} s", "≤ 5 s", max(taken) <= 5)
+
+
+def finished_rows(burdened: Burdened) -> list[Row]:
+    """Return what finished jobs cost those that run, with the plans as evidence."""
+    none, many = (statistics.median(drained.rate for drained in runs) for runs in (burdened.none, burdened.many))
+    what = f"drain with {burdened.rows:,} finished jobs"
+    rows = [Row(what, f"{many:,.0f}/s", f"with none {none:,.0f}/s", f"{many / none:.0%}", "≥ 90%", many / none >= 0.9)]
+    whole = sum(planned.reads_all for planned in burdened.plans)
+    plans = "\n\n".join(f"```sql\n{one.statement}\n```\n\n```\n{one.plan}\n```" for one in burdened.plans)
+    evidence = f"# Plans with {burdened.rows:,} finished jobs\n\n{plans}"
+    measured = f"{len(burdened.plans)} statements explained"
+    beside = "`plans.md`"
+    return [*rows, Row("statements that read all jobs", measured, beside, str(whole), "0", whole == 0, evidence)]
 
 
 def relay_row(moved: Sequence[Moved]) -> Row:
@@ -112,6 +179,11 @@ def machine() -> str:
         f"{memory} GiB, Linux {platform.release()}, Python {platform.python_version()}; "
         f"everything on one machine, whose load over 15 minutes was {busy:.1f}."
     )
+
+
+def evidence_of(rows: Sequence[Row]) -> str:
+    """Return what the table has no room for."""
+    return "\n\n".join(row.evidence for row in rows if row.evidence)
 
 
 def write(readme: Path, table: str) -> None:
