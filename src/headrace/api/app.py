@@ -30,6 +30,7 @@ from headrace.api.queues import queue_routes
 from headrace.api.retrying import retrying_routes
 from headrace.api.tasks import task_routes
 from headrace.api.tracing import Traced
+from headrace.api.workflows import workflow_routes
 from headrace.console.routes import console_routes
 
 BODY_BYTES: Final = 1024 * 1024
@@ -50,6 +51,7 @@ def create_app(door: Door) -> ASGIApp:
 def _routes(door: Door) -> list[ControllerRouterHandler]:
     return [
         job_routes(door.requests),
+        workflow_routes(door.requests),
         retrying_routes,
         bulk_routes,
         history_routes,

@@ -18,6 +18,7 @@ import msgspec
 
 from headrace.errors import FieldError, InvalidInputError
 from headrace.jobs.call import LONGEST_DELAY_SECONDS, MAX_ARGS_BYTES, Call, Options
+from headrace.jobs.graph import MOST_STEPS
 from headrace.tasks.contract import Task
 
 MOST_JOBS: Final = 10_000
@@ -61,6 +62,17 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tags: Annotated[list[Text], msgspec.Meta(max_length=32)] = []
 
 
+class StepRequest(JobRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job of a workflow."""
+
+    after: Annotated[
+        list[str],
+        msgspec.Meta(
+            max_length=MOST_STEPS, description="the names of the jobs that must have succeeded before it starts"
+        ),
+    ] = []
+
+
 _AS_DECLARED: Final = RetryDelays()
 
 
@@ -74,11 +86,15 @@ class JobRequests:
 
     def __init__(self, tasks: Mapping[str, Task[Any, Any]]) -> None:
         self._tasks = tasks
-        members = [_request_type(task) for _, task in sorted(tasks.items())]
-        self.one: Any = reduce(or_, members)
+        declared = [task for _, task in sorted(tasks.items())]
+        self.one: Any = reduce(or_, (_request_type(task, JobRequest, "Job") for task in declared))
         """The type of one request: a union of one Struct for each task."""
         self.many: Any = _batch_type(self.one)
         """The type of a batch."""
+        self.step: Any = reduce(or_, (_request_type(task, StepRequest, "Step") for task in declared))
+        """The type of a job of a workflow."""
+        self.workflow: Any = _workflow_type(self.step)
+        """The type of a workflow."""
 
     def call_of(self, request: JobRequest, *, at: str = "") -> Call:
         """Return the call that a request asks for; `at` is the path of the request within the body.
@@ -97,13 +113,13 @@ class JobRequests:
         return task.call_encoded(args, _options(request))
 
 
-def _request_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - a type made at run time
+def _request_type(task: Task[Any, Any], base: type[JobRequest], suffix: str) -> Any:  # noqa: ANN401 - made at run time
     args: Any = task.args_type
     optional = all(not field.required for field in msgspec.structs.fields(args))
     return msgspec.defstruct(
-        args.__name__.removesuffix("Args") + "Job",
+        args.__name__.removesuffix("Args") + suffix,
         [("args", args, msgspec.field(default_factory=args)) if optional else ("args", args)],
-        bases=(JobRequest,),
+        bases=(base,),
         namespace={"__doc__": task.description or f"A job of the task {task.name}."},
         tag=task.name,
         tag_field="task",
@@ -115,7 +131,14 @@ def _request_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - a type made at
 
 def _batch_type(one: Any) -> Any:  # noqa: ANN401 - types made at run time
     jobs: Any = Annotated[GenericAlias(list, (one,)), msgspec.Meta(min_length=1, max_length=MOST_JOBS)]
-    return msgspec.defstruct("JobRequests", [("jobs", jobs)], frozen=True, forbid_unknown_fields=True)
+    then: Any = Annotated[one | None, msgspec.Meta(description="a job that runs when all of these have finished")]
+    fields: list[Any] = [("jobs", jobs), ("then", then, None)]
+    return msgspec.defstruct("JobRequests", fields, frozen=True, forbid_unknown_fields=True)
+
+
+def _workflow_type(step: Any) -> Any:  # noqa: ANN401 - types made at run time
+    jobs: Any = Annotated[GenericAlias(dict, (str, step)), msgspec.Meta(min_length=1, max_length=MOST_STEPS)]
+    return msgspec.defstruct("WorkflowRequest", [("jobs", jobs)], frozen=True, forbid_unknown_fields=True)
 
 
 def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:

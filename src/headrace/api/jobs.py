@@ -42,16 +42,19 @@ _WaitSeconds = Annotated[
 _StateFilter = Annotated[JobState | None, QueryParameter(name="state")]
 
 
-class JobIds(msgspec.Struct, frozen=True):
+class JobIds(msgspec.Struct, frozen=True, omit_defaults=True):
     """The ids of new jobs, in the order of the request."""
 
     ids: list[UUID]
+    then_id: UUID | None = None
+    """The job that runs when all of these have finished, where there is one."""
 
 
 class JobBatch(msgspec.Struct, frozen=True):
     """Many jobs, all or nothing; the API declares `jobs` as the union of all tasks."""
 
     jobs: list[JobRequest]
+    then: JobRequest | None = None
 
 
 @post("/", status_code=202, summary="Enqueue a job")
@@ -74,12 +77,20 @@ async def create_job(request: Request[Any, Any, Any], data: JobBody) -> Response
 
 @post("/batch", status_code=202, request_max_body_size=BATCH_BYTES, summary="Enqueue many jobs, all or nothing")
 async def create_jobs(request: Request[Any, Any, Any], data: JobBatch) -> Response[JobIds]:
-    """Put up to 10,000 jobs on record in one transaction."""
+    """Put up to 10,000 jobs on record in one transaction; `then` names one that runs when all of them have finished.
+
+    It runs once, whatever their end, and can read how each has ended, with its result. With `then`, none of the jobs
+    has a `unique_key`.
+    """
     door = door_of(request)
     calls = [door.requests.call_of(one, at=f"jobs.{place}") for place, one in enumerate(data.jobs)]
-    await door.queues.ensure({call.queue for call in calls})
+    then = None if data.then is None else door.requests.call_of(data.then, at="then")
+    await door.queues.ensure({call.queue for call in (*calls, *([then] if then else []))})
 
     async def work(tx: Transaction) -> Answer:
+        if then is not None:
+            batch = await tx.enqueue_batch(calls, then=then)
+            return Answer(202, JobIds(batch.ids, batch.then_id))
         # in the order of their keys: two batches that insert the same ones in another order would deadlock
         order = sorted(range(len(calls)), key=lambda place: (calls[place].unique_key or "", calls[place].task, place))
         ids = await tx.enqueue_calls([calls[place] for place in order])

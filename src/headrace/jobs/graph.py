@@ -17,10 +17,8 @@ from headrace.errors import FieldError, InvalidInputError
 
 MOST_STEPS: Final = 10_000
 MOST_LINKS: Final = 100_000
-NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", re.ASCII)
 """What a job of a workflow may be called; no dots, so that `jobs.{name}.after` has one meaning."""
-
-_NAME: Final = re.compile(NAME)
 _MOST_ERRORS: Final = 100
 _MOST_SHOWN: Final = 10
 
@@ -57,7 +55,7 @@ def _wrong_size(after: Mapping[str, Sequence[str]]) -> Iterator[FieldError]:
 
 def _wrong_names(after: Mapping[str, Sequence[str]]) -> Iterator[FieldError]:
     for name, parents in after.items():
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             yield FieldError(f"jobs.{name[:100]}", "a name has 1 to 100 letters, digits, `_` and `-`")
         field = f"jobs.{name}.after"
         for parent in parents:
