@@ -6,6 +6,7 @@ Owns tasks, an event with a subscriber and a projection, and schedules, none of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from headrace.subscribers.contract import projection, subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
+from headrace.tasks.sync_run import SyncRun
 from headrace.transaction import Transaction
 
 TABLES = (
@@ -62,6 +64,33 @@ async def remind(run: Run, name: str) -> Snooze | Cancel | str:
     return "reminded" if greeted else Snooze(3600)
 
 
+@task("kit.mourn")
+async def mourn(run: Run, job_id: UUID, task: str, error: str) -> str:
+    """Be told of a death."""
+    del run, job_id
+    return f"{task}: {error}"
+
+
+@task("kit.double", retry=Retry(max_attempts=2), on_dead=mourn)
+def double(run: SyncRun, number: int) -> int:
+    """Return twice the number, in a thread."""
+    del run
+    return number * 2
+
+
+@task("kit.sum")
+async def total(run: Run) -> int:
+    """Return the sum of what its parents returned."""
+    return sum((await run.parents()).values())
+
+
+@task("kit.square", runs_in="process")
+def square(run: SyncRun, number: int) -> int:
+    """Return the square, in a process of its own."""
+    del run
+    return number**2
+
+
 @task("kit.again")
 async def again(run: Run) -> None:
     """Enqueue itself, for ever."""
@@ -91,7 +120,7 @@ async def counts(tx: Transaction, events: Sequence[RecordedEvent]) -> None:
 
 application = Application(
     name="kit",
-    tasks=(greet, remind, again),
+    tasks=(greet, remind, again, mourn, double, total, square),
     events=(Joined,),
     subscriptions=(welcome, counts),
     schedules=(

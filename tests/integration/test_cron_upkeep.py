@@ -333,3 +333,20 @@ async def test_the_job_of_a_dead_worker_waits_again_when_the_clock_looks(record:
         return await rows(record, "SELECT id FROM jobs WHERE state = 'pending'") == [(job,)]
 
     assert await readiness.until(rescued, 10)
+
+
+async def test_work_done_stays_as_long_as_its_job_may_be_retried(record: Record) -> None:
+    """What is older than the retention leaves with its job, not before; younger work stays without one."""
+    dead = await add_job(record, days_ago=60, state="dead", finished_ago=1)
+    for key, job_id, days in (("retriable", dead, 60), ("gone", uuid4(), 60), ("young", uuid4(), 1)):
+        await rows(
+            record,
+            "INSERT INTO processed_work (scope, key, job_id, created_at) VALUES ('s', :key, :job_id, :created_at)",
+            key=key,
+            job_id=job_id,
+            created_at=now() - timedelta(days=days),
+        )
+
+    await prune(record, Settings(retention_days=30))
+
+    assert await rows(record, "SELECT key FROM processed_work ORDER BY key") == [("retriable",), ("young",)]

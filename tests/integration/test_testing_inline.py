@@ -9,12 +9,28 @@ import pytest
 from sqlalchemy import text
 
 from headrace.database.states import JobState
+from headrace.errors import ConfigurationError
 from headrace.jobs.call import Options
 from headrace.jobs.retry import PermanentError
+from headrace.jobs.workflow import Workflow
 from headrace.testing.inline import Inline, inline
 from headrace.testing.observed import NotDrainedError
 from headrace.testing.stores import Stores, open_stores
-from tests.kit import TABLES, Joined, Mailer, again, application, counts, greet, remind, welcome
+from tests.kit import (
+    TABLES,
+    Joined,
+    Mailer,
+    again,
+    application,
+    counts,
+    double,
+    greet,
+    mourn,
+    remind,
+    square,
+    total,
+    welcome,
+)
 from tests.servers import PostgresServer
 
 NOON = datetime(2031, 5, 1, 12, 0, tzinfo=UTC)
@@ -230,3 +246,55 @@ async def test_time_does_not_go_back(headrace: Inline) -> None:
     """Nor is a moment without a zone a moment."""
     with pytest.raises(ValueError, match="cannot go back"):
         await headrace.advance(-1)
+
+
+async def test_children_run_when_their_parents_have_succeeded(headrace: Inline) -> None:
+    """One parent fails at first: the child waits for its retry, and gets both results."""
+    headrace.fail(double, ConnectionError("no route"))
+    workflow = Workflow().add("two", double.call(1)).add("four", double.call(2))
+    workflow.add("sum", total.call(), after=["two", "four"])
+    async with headrace.transaction() as tx:
+        ids = await tx.start(workflow)
+
+    await headrace.drain()
+    waiting = await headrace.left()
+    outcome = await headrace.finish(ids["sum"])
+
+    assert any("kit.sum" in one.what for one in waiting)
+    assert (outcome.state, outcome.result, headrace.now) == (JobState.SUCCEEDED, 6, NOON + timedelta(seconds=1))
+
+
+async def test_hook_is_told_when_a_job_is_dead(headrace: Inline) -> None:
+    """By a job of its own, in the same drain."""
+    headrace.fail(double, PermanentError("never"))
+
+    outcome = await headrace.run(double, 1)
+
+    (told,) = await headrace.jobs(mourn)
+    assert outcome.state is JobState.DEAD
+    assert (await headrace.outcome(told)).result == "kit.double: PermanentError: never"
+
+
+async def test_plain_functions_run_in_their_places(headrace: Inline) -> None:
+    """A thread can be made to crash; into a process no fault reaches, and the test is told so."""
+    headrace.crash(double)
+    in_thread = await headrace.run(double, 21)
+    in_process = await headrace.run(square, 6)
+
+    assert (in_thread.result, in_thread.attempt, in_process.result) == (42, 2, 36)
+    with pytest.raises(ConfigurationError, match="runs in a process of its own"):
+        headrace.fail(square, ValueError("no"))
+
+
+async def test_paused_queue_keeps_its_jobs_until_it_goes_on(headrace: Inline) -> None:
+    """What is left says why."""
+    async with headrace.transaction() as tx:
+        await tx.connection.execute(text("UPDATE queues SET paused = true WHERE name = 'default'"))
+    job_id = await headrace.enqueue(greet, "Ada")
+    await headrace.drain()
+    (left,) = await headrace.left()
+    async with headrace.transaction() as tx:
+        await tx.connection.execute(text("UPDATE queues SET paused = false"))
+
+    assert "paused" in left.why
+    assert (await headrace.finish(job_id)).state is JobState.SUCCEEDED

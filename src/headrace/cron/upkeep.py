@@ -31,6 +31,10 @@ _TRY_LOCK: Final = text("SELECT pg_try_advisory_xact_lock(:lock)")
 
 _OLD_KEY: Final = "r.created_at < now() - interval '24 hours'"
 _ENDED_KEY: Final = "r.until < now()"
+# As long as the job that did the work may be retried, a repeat must find the result.
+_OLD_WORK: Final = """
+    r.created_at < now() - make_interval(days => :days) AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = r.job_id)
+"""
 _DEAD_PROCESS: Final = "r.expires_at < now() - interval '1 day'"
 
 # The last fire of each schedule stays: the overlap policy asks for its job.
@@ -62,12 +66,14 @@ async def forget(record: Record) -> None:
 
 
 async def prune(record: Record, settings: Settings) -> None:
-    """Delete what is older than the retention: jobs, events, ledger rows, idempotency keys, dead processes."""
+    """Delete what is older than the retention: jobs and work done, events, ledger rows, keys, dead processes."""
     before = now() - timedelta(days=settings.retention_days)
     jobs = await prune_jobs(record, before)
     partitions = await prune_events(record, before)
     runs = await delete_in_batches(record.engine, "schedule_runs", _OLD_RUN, {"days": settings.retention_days})
+    work = await delete_in_batches(record.engine, "processed_work", _OLD_WORK, {"days": settings.retention_days})
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
-    if any((jobs, partitions, runs, keys, processes)):
-        logger.info("pruned", jobs=jobs, partitions=partitions, runs=runs, idempotency_keys=keys, processes=processes)
+    pruned = {"jobs": jobs, "partitions": partitions, "runs": runs, "processed_work": work, "idempotency_keys": keys}
+    if any((*pruned.values(), processes)):
+        logger.info("pruned", **pruned, processes=processes)

@@ -26,6 +26,7 @@ from headrace.cron.fire import fire_due
 from headrace.cron.register import register_schedules
 from headrace.database.states import FINISHED
 from headrace.jobs.call import Enqueueable
+from headrace.jobs.queues import register_queues
 from headrace.providers import open_providers
 from headrace.resources import Resources
 from headrace.settings import Settings
@@ -214,6 +215,7 @@ async def inline(
         resources = await stack.enter_async_context(open_application(chosen, registry))
         now = at or await ask_time(resources.record.engine)
         await set_time(resources.record.engine, now)
+        await register_queues(resources.record.engine, {task.policy.queue for task in registry.tasks.values()})
         await register_schedules(resources.record, registry)
         faults = Faults()
         steps = await stack.enter_async_context(_steps(resources, faults))
