@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import click
+import msgspec
 
+from headrace.commands.arguments import checked_args
 from headrace.commands.job_options import chosen_jobs, filter_options
 from headrace.commands.operating import operate, operator_settings
 from headrace.commands.shown import echo_json, json_option
@@ -21,9 +24,10 @@ from headrace.errors import InvalidInputError
 from headrace.jobs.bulk import UNFINISHED, Change, cancelling, change_matching, count_matching, retrying
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.queries import Job, JobFilter, job_by_id
-from headrace.jobs.redrive import redrive_job, task_of
+from headrace.jobs.redrive import Changes, redrive_job, task_of
 from headrace.jobs.retry import Retry
 from headrace.resources import build_registry
+from headrace.tasks.contract import Task
 from headrace.transaction import Transaction, transaction
 
 _yes_option = click.option("--yes", is_flag=True, help="change more than one job without asking")
@@ -35,15 +39,20 @@ _yes_option = click.option("--yes", is_flag=True, help="change more than one job
 )
 @click.argument("job_id", type=click.UUID, required=False)
 @filter_options(REDRIVABLE, "task", "queue", "tag")
+@click.option("--args", "encoded", default=None, metavar="JSON", help="other arguments, all of them; for one job")
 @_yes_option
 @json_option
-def retry(job_id: UUID | None, *, yes: bool, as_json: bool) -> None:
+def retry(job_id: UUID | None, encoded: str | None, *, yes: bool, as_json: bool) -> None:
     """Retry jobs."""
-    attempts = _attempts()
+    tasks = build_registry(operator_settings()).names
     if job_id is not None:
-        _change_one(job_id, lambda tx, one: _retry(tx, one, attempts), as_json=as_json)
-    else:
-        _change_many("retry", retrying(attempts), yes=yes, as_json=as_json)
+        _change_one(job_id, lambda tx, one: _retry(tx, one, tasks, encoded), as_json=as_json)
+        return
+    if encoded is not None:
+        message = "other arguments are for one job: name it by its id"
+        raise click.UsageError(message)
+    attempts = {name: task.policy.retry.max_attempts for name, task in tasks.items()}
+    _change_many("retry", retrying(attempts), yes=yes, as_json=as_json)
 
 
 @click.command(
@@ -62,15 +71,19 @@ def cancel(job_id: UUID | None, *, yes: bool, as_json: bool) -> None:
         _change_many("cancel", cancelling(), yes=yes, as_json=as_json)
 
 
-def _attempts() -> dict[str, int]:
-    """Return how many attempts each task of the loaded applications declares."""
-    tasks = build_registry(operator_settings()).tasks
-    return {name: task.policy.retry.max_attempts for name, task in tasks.items()}
+async def _retry(tx: Transaction, job_id: UUID, tasks: Mapping[str, Task[Any, Any]], encoded: str | None) -> None:
+    name = await task_of(tx, job_id)
+    task = tasks.get(name)
+    attempts = (task.policy.retry if task else Retry()).max_attempts
+    args = None if encoded is None else _checked(name, task, encoded)
+    await redrive_job(tx, job_id, attempts=attempts, changes=Changes(args=args))
 
 
-async def _retry(tx: Transaction, job_id: UUID, attempts: Mapping[str, int]) -> None:
-    task = await task_of(tx, job_id)
-    await redrive_job(tx, job_id, attempts=attempts.get(task, Retry().max_attempts))
+def _checked(name: str, task: Task[Any, Any] | None, encoded: str) -> msgspec.Raw:
+    if task is None:
+        message = f"no application that HEADRACE_APPLICATIONS names has the task {name}"
+        raise click.BadParameter(message, param_hint="--args")
+    return checked_args(task, encoded)
 
 
 def _change_one(job_id: UUID, change: Callable[[Transaction, UUID], Awaitable[object]], *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.commands.job_options import chosen_jobs, filter_options
 from headrace.commands.operating import operate
-from headrace.commands.shown import NOTHING, echo_facts, echo_json, echo_table, json_option, moment, one_line, seconds
+from headrace.commands.shown import echo_facts, echo_json, echo_table, json_option, moment, one_line, seconds
 from headrace.cursors import cursor_of, id_of
 from headrace.database.record import Record
 from headrace.database.states import JobState
@@ -138,11 +138,11 @@ def _nothing_in_the_way(explanation: Explanation) -> str:
 
 
 def _forecast(forecast: Forecast) -> str:
-    place = NOTHING if forecast.position is None else str(forecast.position)
+    place = "not in line yet" if forecast.position is None else f"place {forecast.position} in line"
     if forecast.start_in_seconds is None:
-        return f"place {place}; when it starts cannot be said: {forecast.basis}"
+        return f"{place}; when it starts cannot be said: {forecast.basis}"
     start = forecast.start_in_seconds
     return (
-        f"place {place}; starts in about {seconds(start.likely)} ({seconds(start.low)} to {seconds(start.high)}): "
+        f"{place}; starts in about {seconds(start.likely)} ({seconds(start.low)} to {seconds(start.high)}): "
         f"{forecast.basis}"
     )

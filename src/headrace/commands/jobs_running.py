@@ -13,9 +13,9 @@ from typing import Final
 from uuid import UUID
 
 import click
-import msgspec
 
 from headrace.api.job_requests import offered
+from headrace.commands.arguments import checked_args
 from headrace.commands.job_options import chosen_options, job_options
 from headrace.commands.operating import operate, operator_settings
 from headrace.commands.shown import echo_json, json_option, one_line
@@ -81,11 +81,7 @@ def _call(name: str, encoded: str, options: Options) -> Call:
         raise click.BadParameter(message, param_hint="TASK")
     task = tasks[name]
     try:
-        task.decoder.decode(encoded)
-        args = msgspec.Raw(msgspec.json.encode(msgspec.json.decode(encoded)))
-        return task.call_encoded(args, options)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise click.BadParameter(str(error), param_hint="--args") from error
+        return task.call_encoded(checked_args(task, encoded), options)
     except InvalidInputError as error:
         raise click.UsageError(str(error)) from error
 

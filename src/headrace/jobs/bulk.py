@@ -23,6 +23,7 @@ from headrace.database.record import Bell, Record
 from headrace.database.states import FINISHED, REDRIVABLE, JobState
 from headrace.errors import FieldError, InvalidInputError, UnavailableError
 from headrace.jobs.queries import JobFilter
+from headrace.jobs.redrive import REVIVED
 from headrace.transaction import Transaction
 
 UNFINISHED: Final = frozenset(JobState) - FINISHED
@@ -44,8 +45,9 @@ _BRANCHES: Final[Mapping[JobState, tuple[str, ...]]] = {
     JobState.EXPIRED: ("state = 'expired'",),
 }
 
-# A job whose unique key is taken by now stays where it is; of several with one key the newest comes back.
-_RETRY = """
+# A job whose unique key is taken by now, or held for a time, stays where it is; of several with one key the newest
+# comes back, and answers for the key again.
+_RETRY: Final = f"""
     WITH held AS (
         SELECT id, task, unique_key FROM jobs
         WHERE id = ANY($1::uuid[]) AND state IN ('dead', 'cancelled', 'expired') AND finished_at <= $2
@@ -58,18 +60,20 @@ _RETRY = """
         UNION ALL
         SELECT h.id, h.task FROM held h JOIN first ON first.id = h.id
         WHERE NOT EXISTS (SELECT FROM jobs o WHERE o.task = h.task AND o.unique_key = h.unique_key
-                          AND o.state IN ('scheduled', 'pending', 'queued', 'running', 'retrying'))),
+                          AND o.state IN ('scheduled', 'pending', 'queued', 'running', 'retrying'))
+          AND NOT EXISTS (SELECT FROM unique_keys k JOIN jobs o ON o.id = k.job_id
+                          WHERE k.task = h.task AND k.key = h.unique_key AND k.until > now() AND k.job_id <> h.id
+                            AND o.state NOT IN ('dead', 'cancelled', 'expired'))),
     moved AS (
-        UPDATE jobs SET
-            state = 'pending', run_at = now(), released_at = NULL, started_at = NULL, finished_at = NULL,
-            worker_id = NULL, progress = NULL, result = NULL, cancel_requested_at = NULL, lost = 0, forget_at = NULL,
-            expires_at = CASE WHEN expires_at > now() THEN expires_at END,
+        UPDATE jobs SET {REVIVED},
             max_attempts = greatest(max_attempts, attempt + least(max_attempts, coalesce(p.attempts, $5)))
         FROM free LEFT JOIN unnest($3::text[], $4::integer[]) AS p(task, attempts) ON p.task = free.task
         WHERE jobs.id = free.id
-        RETURNING jobs.id)
+        RETURNING jobs.id, jobs.task, jobs.unique_key),
+    answering AS (
+        UPDATE unique_keys k SET job_id = moved.id FROM moved WHERE k.task = moved.task AND k.key = moved.unique_key)
     SELECT held.id, moved.id IS NOT NULL AS moved FROM held LEFT JOIN moved ON moved.id = held.id
-"""
+"""  # noqa: S608 - composed of constants
 _STILL_STOPPED = """
     SELECT id FROM jobs
     WHERE id = ANY($1::uuid[]) AND state IN ('dead', 'cancelled', 'expired') AND finished_at <= $2

@@ -2,7 +2,7 @@
 
 Owns the arithmetic, from a `Line` to a `Forecast`; it reads nothing and remembers nothing. What must end first is
 divided by the pace at which the queue was lately worked off, as the leader writes it. The range is wide where little is
-known: the fewer jobs must end, the more chance decides. Where it cannot be known, there is no estimate but the reason why.
+known: the fewer jobs must end, the more chance decides. Where it cannot be known, the reason is told instead.
 Never promise: jobs of a higher priority may come, and workers may go.
 """
 

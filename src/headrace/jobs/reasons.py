@@ -172,6 +172,10 @@ def _of_the_road(facts: Facts) -> Iterator[Reason]:
         yield Reason(Code.NO_RELAY, f"no relay leads{since}: jobs are not released", since=facts.relay_since)
     if not facts.able:
         yield Reason(Code.NO_WORKER, _nobody(facts), workers=list(facts.workers))
+    elif facts.state is JobState.PENDING and facts.run_at > facts.now:
+        again = f"it is offered again at {written(facts.run_at)}"
+        message = f"a worker that does not know the task {facts.task} has given it back: {again}"
+        yield Reason(Code.NO_WORKER, message, until=facts.run_at)
 
 
 def _nobody(facts: Facts) -> str:
