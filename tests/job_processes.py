@@ -80,6 +80,8 @@ class World:
     def __init__(self, settings: Settings, directory: Path, record: Record, stack: AsyncExitStack) -> None:
         self.settings, self.record = settings, record
         self._directory, self._stack = directory, stack
+        self.variables: dict[str, str] = {}
+        """What else the environment of the next processes holds."""
         self._driver: asyncpg.Connection[asyncpg.Record] | None = None
         self._asking = asyncio.Lock()
 
@@ -196,7 +198,12 @@ class World:
         with (self._directory / f"{name}-{number}.log").open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own
                 [sys.executable, *arguments],
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": PATHS, **self.settings.as_environment()},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONPATH": PATHS,
+                    **self.settings.as_environment(),
+                    **self.variables,
+                },
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

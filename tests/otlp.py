@@ -40,6 +40,7 @@ class Received(msgspec.Struct, frozen=True):
     failed: bool
     started_ns: int
     ended_ns: int
+    events: tuple[tuple[str, dict[str, object]], ...] = ()
 
 
 class Collector:
@@ -138,6 +139,7 @@ def _received(service: str, span: trace_pb2.Span) -> Received:
         failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
         started_ns=span.start_time_unix_nano,
         ended_ns=span.end_time_unix_nano,
+        events=tuple((event.name, _attributes(event.attributes)) for event in span.events),
     )
 
 

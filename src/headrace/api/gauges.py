@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import now, time_of
 from headrace.database.record import Record
+from headrace.jobs.blocked import blocks_by_task
 from headrace.jobs.standing import job_counts, oldest_pending
 from headrace.telemetry.metrics import Metrics, replace
 
@@ -59,6 +60,9 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     metrics.outbox.set(waiting.events)
     age = (now() - time_of(waiting.oldest)).total_seconds() if waiting.oldest else 0.0
     metrics.outbox_age_seconds.set(max(0.0, age))
+    blocks = await blocks_by_task(connection)
+    replace(metrics.loop_blocks, {(task,): times for task, (times, _) in blocks.items()})
+    replace(metrics.loop_blocked_seconds, {(task,): seconds for task, (_, seconds) in blocks.items()})
     labelled = ((metrics.subscription_lag, _LAG), (metrics.dead_deliveries, _DEAD), (metrics.processes, _PROCESSES))
     for gauge, query in labelled:
         replace(gauge, {(str(name),): float(value) for name, value in await connection.execute(query)})

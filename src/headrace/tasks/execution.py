@@ -98,6 +98,12 @@ class Execution:
         """Return the attempts that are under way."""
         return frozenset(self._attempts)
 
+    def attempt_of(self, task: asyncio.Task[Any]) -> Attempt | None:
+        """Return the attempt that runs in an asyncio task, or the only one there is; may be asked by another thread."""
+        under_way = list(self._attempts.values())
+        found = next((attempt for attempt in under_way if attempt.runs_in(task)), None)
+        return under_way[0] if found is None and len(under_way) == 1 else found
+
     def interrupt(self, attempts: Iterable[Key], reason: Interruption) -> None:
         """Cancel these attempts, as far as they are under way; each one once."""
         for key in attempts:

@@ -42,6 +42,7 @@ from headrace.tasks.places import Places
 from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
 from headrace.tasks.reports import LIVE_PACE, RECORD_PACE
 from headrace.tasks.settler import Settler
+from headrace.tasks.watch import WATCH_PACE, LoopWatch
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
 
@@ -135,6 +136,10 @@ class Worker:
         self._run("reconcile", repeat("reconcile", lambda: reconciliation.look(self.execution), RECONCILE_PACE, last))
         self._run("progress", repeat("progress", reports.record_once, RECORD_PACE, last))
         self._run("live", repeat("live", lambda: reports.publish_once(live), LIVE_PACE, last))
+        watch = LoopWatch(self.execution, record)
+        watch.start()
+        self._stack.callback(watch.stop)
+        self._run("watch", repeat("watch", watch.record_once, WATCH_PACE, last))
         self._run("patience", self._lose_patience())
         self._run("orphan", self._end_with_parent())
 

@@ -52,6 +52,12 @@ class Metrics:
         self.dead_deliveries = self._gauge(
             names.METRIC_DEAD_DELIVERIES, "Deliveries that ended dead.", ("subscription",)
         )
+        self.loop_blocks = self._gauge(
+            names.METRIC_LOOP_BLOCKS, "How often a task has blocked an event loop for over a second.", ("task",)
+        )
+        self.loop_blocked_seconds = self._gauge(
+            names.METRIC_LOOP_BLOCKED_SECONDS, "For how long a task has blocked event loops in all.", ("task",)
+        )
         self.processes = self._gauge(names.METRIC_PROCESSES, "Processes alive.", ("role",))
 
     def observe_request(self, method: str, route: str, *, status: int, seconds: float) -> None:

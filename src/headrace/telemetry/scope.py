@@ -87,6 +87,10 @@ class Scope:
         """Set one attribute."""
         self._span.set_attribute(name, value)
 
+    def event(self, name: str, attributes: Mapping[str, Attribute]) -> None:
+        """Add an event to the span; any thread may."""
+        self._span.add_event(name, attributes)
+
     def failed(self, error: BaseException) -> None:
         """Mark the span as failed by an exception that somebody has already dealt with."""
         if self._span.is_recording():

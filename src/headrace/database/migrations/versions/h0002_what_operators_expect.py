@@ -162,6 +162,17 @@ CREATE TABLE processed_work (
     PRIMARY KEY (scope, key)
 );
 CREATE INDEX processed_work_age ON processed_work (created_at);
+
+-- Which tasks have blocked a worker's event loop: one row a task, the latest case with its stack.
+CREATE TABLE loop_blocks (
+    task text PRIMARY KEY,
+    blocks bigint NOT NULL,
+    seconds double precision NOT NULL,
+    last_at timestamptz NOT NULL DEFAULT now(),
+    last_seconds double precision NOT NULL,
+    last_job_id uuid,
+    last_stack text NOT NULL
+);
 """
 
 
