@@ -171,10 +171,36 @@ async def mark(run: Run, directory: str, seconds: float) -> int:
     return run.attempt
 
 
+@task("trial.told", queue="hooks", priority=7)
+async def told(run: Run, job_id: UUID, task: str, error: str) -> None:
+    """Write an effect for a job that is dead."""
+    tx = await run.begin()
+    await tx.connection.execute(_WRITE, {"key": f"{task}: {error}", "job_id": job_id, "attempt": run.attempt})
+
+
+@task("trial.doomed", retry=FAST, on_dead=told)
+async def doomed(run: Run, error: str) -> None:
+    """Raise one of `ERRORS`."""
+    await fail.function(run, error)
+
+
+@task("trial.parents")
+async def parents(run: Run) -> dict[str, object]:
+    """Return what can be known of the parents."""
+    return {"results": await run.parents(), "states": await run.parent_states()}
+
+
+@task("trial.double")
+async def double(run: Run, parent: str) -> int:
+    """Return twice what a parent returned."""
+    return 2 * await run.parent(parent, int)
+
+
 application = Application(
     name="trial",
     tasks=(
         add, fail, picky, give, write, late, write_and_enqueue, write_unstorable, overdue, stubborn, block, die, mark,
+        told, doomed, parents, double,
     ),
     migrations="storefront.migrations",  # what the tests' databases have
 )  # fmt: skip
