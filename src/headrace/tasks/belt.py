@@ -64,7 +64,7 @@ class Belt:
         self._busy_streams = 0
         self._more_waits = False
         self._freed = asyncio.Event()
-        self._won: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._won: asyncio.Queue[list[Delivery]] = asyncio.Queue()
         self._held: set[Key] = set()
         self._unclaimed: list[tuple[bytes, bytes, Claim]] = []
         self._settled: list[tuple[bytes, bytes]] = []
@@ -78,8 +78,8 @@ class Belt:
         """Read these queues from the next read on."""
         self._queues = sorted(queues)
 
-    async def next(self) -> Delivery:
-        """Wait for the next job that this worker has won."""
+    async def next(self) -> list[Delivery]:
+        """Wait for the next jobs that this worker has won, those of one claim together."""
         return await self._won.get()
 
     def holds(self, attempt: Key) -> bool:
@@ -105,7 +105,8 @@ class Belt:
 
     def unstarted(self) -> list[Claim]:
         """Take away the claims that were won and not fetched with `next`."""
-        return [self._won.get_nowait().claim for _ in range(self._won.qsize())]
+        batches = [self._won.get_nowait() for _ in range(self._won.qsize())]
+        return [delivery.claim for batch in batches for delivery in batch]
 
     async def read(self) -> None:
         """Read and claim until stopped, whatever happens to the stores; then give back what was not claimed."""
@@ -173,13 +174,16 @@ class Belt:
         taken = self._unclaimed[: self._free]
         won = {one.job_id: one for one in await claim(connection, [entry[2] for entry in taken], self._worker_id)}
         self._unclaimed = self._unclaimed[len(taken) :]
+        deliveries: list[Delivery] = []
         for stream, entry_id, released in taken:
             if won.pop(released.job_id, None) is None:
                 self._acknowledge_later(stream, entry_id)
                 continue
             self._free -= 1
             self._held.add(released.key)
-            self._won.put_nowait(Delivery(released, stream, entry_id))
+            deliveries.append(Delivery(released, stream, entry_id))
+        if deliveries:
+            self._won.put_nowait(deliveries)
 
     async def _fetch(self, count: int) -> list[tuple[bytes, bytes, Claim]]:
         if not self._queues:

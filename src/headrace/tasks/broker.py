@@ -1,10 +1,10 @@
 """Taskiq's broker, on the record: what `taskiq worker workers.tasks:broker` runs, and what `task.kiq(…)` sends through.
 
 Owns the joints between Taskiq and Headrace. `kick` writes a job to the record; `listen` yields jobs that this worker
-has won; the formatter hands a claim through Taskiq without validating it again; the result backend settles the
-attempt and reads results from the record. Of taskiq-redis's RedisStreamBroker only the type is kept: each of its
-faults (never reclaims on an idle queue, runs long tasks twice, loses prefetched jobs, dies with Redis) lies in the
-methods that are replaced here.
+has won; the formatter hands them through Taskiq without validating them again; the result backend reads results from
+the record, where each attempt was settled when it ended. Of taskiq-redis's RedisStreamBroker only the type is kept:
+each of its faults (never reclaims on an idle queue, runs long tasks twice, loses prefetched jobs, dies with Redis) lies
+in the methods that are replaced here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from headrace.database.record import Record, open_record
 from headrace.database.states import FINISHED, JobState
 from headrace.errors import ConfigurationError
 from headrace.jobs.call import Call, Options
-from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.queries import job_by_id
 from headrace.settings import Settings
 from headrace.tasks.belt import Delivery
@@ -71,21 +70,18 @@ class RecordFormatter(TaskiqFormatter):
         )
 
     def loads(self, message: bytes) -> TaskiqMessage:
-        """Wrap the claim that `listen` yielded as it is; it was decoded when it was read."""
-        return task_message(cast("Claim", message))
+        """Wrap the deliveries that `listen` yielded as they are; they were decoded when they were read."""
+        return task_message(cast("list[Delivery]", message))
 
 
 class RecordResults(AsyncResultBackend[Any]):
-    """Settles attempts, and reads results from the record."""
+    """Reads results from the record, where the worker has put them."""
 
     def __init__(self, broker: RecordBroker) -> None:
         self._broker = broker
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Record the outcome that the execution decided; returns when it is committed."""
-        del task_id  # the outcome knows its job
-        if isinstance(result.return_value, Outcome):
-            await self._broker.worker.settler.settle(result.return_value)
+        """Do nothing: each job of the message was settled when it ended."""
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Tell whether the job is finished."""
@@ -124,10 +120,10 @@ class RecordBroker(RedisStreamBroker):
         self.with_result_backend(RecordResults(self))
         self.with_id_generator(lambda: str(new_id()))
 
-        async def execute(claim: Any) -> Outcome | None:  # noqa: ANN401 - Taskiq would try to parse any other annotation
-            return await worker.execute(claim)
+        async def carry(deliveries: Any) -> None:  # noqa: ANN401 - Taskiq would try to parse any other annotation
+            await worker.carry(deliveries)
 
-        self._entry = AsyncTaskiqDecoratedTask(self, ENTRY, execute, labels={})
+        self._entry = AsyncTaskiqDecoratedTask(self, ENTRY, carry, labels={})
         for task in tasks.values():
             task.broker = self
 
@@ -190,13 +186,6 @@ class RecordBroker(RedisStreamBroker):
         """Yield the jobs that this worker has won, until Taskiq closes the generator at shutdown."""
         try:
             while True:
-                delivery = await self.worker.belt.next()
-                yield self._message(delivery)
+                yield won_message(await self.worker.belt.next())
         finally:
             self.worker.quiet()
-
-    def _message(self, delivery: Delivery) -> AckableMessage:
-        def acknowledge() -> None:
-            self.worker.belt.done(delivery)
-
-        return won_message(delivery.claim, acknowledge)
