@@ -135,21 +135,6 @@ async def test_job_of_an_unknown_task_waits_for_a_worker_that_knows_it(road: Roa
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1)
 
 
-async def test_job_waits_scheduled_when_an_older_worker_got_it(road: Road) -> None:
-    """A worker that does not know the task gives it back: no attempt is burned, none is dead."""
-    (job_id,) = await road.enqueue(echo.call(1))
-    await road.driver.execute("UPDATE jobs SET task = 'shop.of_tomorrow'")
-    async with running(road):
-        await road.driver.execute(
-            "UPDATE processes SET tasks = array_append(tasks, 'shop.of_tomorrow') WHERE role = 'worker'"
-        )
-        await road.in_state(job_id, JobState.SCHEDULED)
-
-        job = await road.job(job_id)
-
-    assert (job.attempt, job.errors) == (0, [])
-
-
 async def test_effects_happen_once_when_attempts_fail_after_the_write(road: Road) -> None:
     """What a failed attempt wrote through its session is gone; the attempt that succeeded left its row."""
     (job,) = await run(road, trial.write.call("a", fail_first=2))

@@ -11,7 +11,7 @@ from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.jobs.claim import Claimed
 from headrace.jobs.model import Claim, Outcome
-from headrace.jobs.retry import Retry
+from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.tasks.outcome import (
     MAX_RESULT_BYTES,
     cancelled,
@@ -19,9 +19,12 @@ from headrace.tasks.outcome import (
     handed_back,
     lost,
     rejected,
+    returned,
     succeeded,
     unknown_here,
+    wished,
 )
+from headrace.tasks.returning import Returning
 from tests.trial import ERRORS
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -124,9 +127,13 @@ def test_failed_is_tried_again_when_the_record_was_at_fault() -> None:
 
 def test_failed_is_counted_when_the_record_was_at_fault_again_and_again() -> None:
     """A task that crashes PostgreSQL itself must come to an end."""
-    outcome = failed(claim(fence=40), ValueError(), Retry(on=(OSError,)), not_its_fault=True)
+    first, last = (
+        failed(claim(fence=40, attempt=attempt), ValueError(), Retry(on=(OSError,)), not_its_fault=True)
+        for attempt in (1, 3)
+    )
 
-    assert (outcome.state, outcome.refund) == (JobState.DEAD, False)
+    assert (first.state, first.refund) == (JobState.RETRYING, False)
+    assert (last.state, last.refund) == (JobState.DEAD, False)
 
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
@@ -168,7 +175,7 @@ def test_rejected_keeps_its_reason_when_the_error_is_long() -> None:
 def test_handed_back_and_unknown_burn_no_attempt() -> None:
     """A shutdown, or a worker of an older version, costs the job nothing."""
     assert handed_back(claim()).refund
-    assert unknown_here(claim()).refund
+    assert unknown_here(claim(), 1.0).refund
     assert handed_back(claim()).delay_seconds is None
     assert handed_back(claim()).failure is None
 
@@ -192,3 +199,65 @@ def test_lost_counts_the_attempt_when_a_run_is_unaccounted_for(attempt: int, sta
     assert (outcome.state, outcome.refund) == (state, False)
     assert outcome.failure is not None
     assert outcome.failure.outcome == "lost"
+
+
+def test_lost_is_quarantined_when_it_was_the_last_loss_that_the_task_allows() -> None:
+    """A job that kills its workers is dead although it has attempts left, and its error says what to do."""
+    claimed = Claimed(new_id(), 3, 3, 10, TRACE, cancel_requested=False, long_ago=True, lost=2)
+
+    outcome = lost(claimed)
+    allowed = lost(msgspec.structs.replace(claimed, max_losses=4))
+
+    assert (outcome.state, allowed.state) == (JobState.DEAD, JobState.PENDING)
+    assert outcome.failure is not None
+    assert (outcome.failure.outcome, outcome.failure.type) == ("lost", "Quarantined")
+    assert outcome.failure.message.startswith("3 workers died")
+    assert "then retry the job" in outcome.failure.message
+
+
+def test_snooze_waits_and_costs_no_attempt() -> None:
+    """What a task wishes is no failure: nothing is among its errors."""
+    outcome = returned(claim(), Snooze(30))
+
+    assert (outcome.state, outcome.delay_seconds, outcome.refund) == (JobState.SCHEDULED, 30.0, True)
+    assert (outcome.result, outcome.failure) == (None, None)
+
+
+def test_cancel_ends_the_job_with_its_reason() -> None:
+    """The reason is on record as the attempt's, in a text that PostgreSQL stores."""
+    outcome = wished(claim(), Cancel("the order\x00is gone"))
+
+    assert outcome.state is JobState.CANCELLED
+    assert outcome.failure is not None
+    assert (outcome.failure.outcome, outcome.failure.type) == ("cancelled", "Cancel")
+    assert outcome.failure.message == "the order\N{SYMBOL FOR NULL}is gone"
+    assert outcome.failure.traceback == ""
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, object(), "x" * MAX_RESULT_BYTES])
+def test_result_is_not_looked_at_when_the_task_stores_none(value: object) -> None:
+    """What nobody keeps may be anything."""
+    outcome = returned(claim(), value, stored=False)
+
+    assert (outcome.state, outcome.result, outcome.failure) == (JobState.SUCCEEDED, None, None)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), 1e12])
+def test_snooze_is_refused_when_its_time_is_none(seconds: float) -> None:
+    """The mistake is told where it is made."""
+    with pytest.raises(ValueError, match="snoozed"):
+        Snooze(seconds)
+
+
+def test_returning_jobs_stay_away_for_longer_each_time_and_come_back_apart() -> None:
+    """One job is offered again within a moment, a crowd of them fifty a second, each within seconds."""
+    returning = Returning()
+
+    first = returning.delay_seconds(claim(fence=1))
+    crowd = [returning.delay_seconds(claim(fence=1)) for _ in range(500)]
+    known = Returning().delay_seconds(claim(fence=30))
+
+    assert first == pytest.approx(0.1)
+    assert crowd == sorted(crowd)
+    assert max(crowd) == pytest.approx(5.0)
+    assert known == pytest.approx(5.0)

@@ -31,6 +31,7 @@ from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, ret
 from headrace.tasks.places import Places
 from headrace.tasks.policy import Policy, RunsIn
 from headrace.tasks.reports import Reports
+from headrace.tasks.returning import Returning
 from headrace.tasks.run import Ground, Run
 from headrace.telemetry.messages import Message
 from headrace.telemetry.spans import run
@@ -76,6 +77,7 @@ class Execution:
         self._ground = Ground(record, providers, asyncio.Semaphore(sessions), self.reports)
         self._places = places or Places()
         self._attempts: dict[Key, Attempt] = {}
+        self._returning = Returning()
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt; return what is to be recorded, None where nothing is left to record."""
@@ -114,7 +116,7 @@ class Execution:
         claim = attempt.claim
         task = self._tasks.get(claim.task)
         if task is None:
-            return unknown_here(claim)
+            return unknown_here(claim, self._returning.delay_seconds(claim))
         try:
             args = task.decoder.decode(claim.args)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

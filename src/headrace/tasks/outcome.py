@@ -7,7 +7,6 @@ reason, never a broken batch.
 
 from __future__ import annotations
 
-import random
 import traceback
 
 import msgspec
@@ -23,10 +22,8 @@ from headrace.telemetry.propagation import trace_id_now, trace_id_of
 MAX_RESULT_BYTES = 256 * 1024
 _MAX_TEXT = 16_000
 _SECOND = 1.0
-_LONGEST_PAUSE = 5.0
-"""How long a job at most is kept from workers when one has given it back because it does not know the task."""
 _MOST_UNCOUNTED = 30
-"""Releases of a job that may end without a counted attempt; a shutdown or a lost belt costs one as well."""
+"""Releases of a job that may end without a counted attempt; a snooze, a shutdown or a lost belt costs one as well."""
 
 
 def returned(claim: Claim, value: object, *, stored: bool = True) -> Outcome:
@@ -67,14 +64,14 @@ def failed(
 ) -> Outcome:
     """Decide for a task that raised: another attempt after a delay, or dead.
 
-    Where PostgreSQL went away under the task, it is tried again whatever its policy says, and no attempt is counted;
-    but not for ever, because a task may be what makes PostgreSQL go away.
+    Where PostgreSQL went away under the task, it is tried again whatever errors its policy names, and no attempt is
+    counted; but not for ever, because a task may be what makes PostgreSQL go away.
     """
     failure = _failure(claim, error, "timed_out" if timed_out else "failed")
     if not_its_fault and claim.fence - claim.attempt < _MOST_UNCOUNTED:
         key = (claim.job_id, claim.fence)
         return Outcome(*key, JobState.RETRYING, delay_seconds=_SECOND, refund=True, failure=failure)
-    if claim.attempt < claim.max_attempts and retry.allows(error):
+    if claim.attempt < claim.max_attempts and (not_its_fault or retry.allows(error)):
         delay = retry.delay_seconds(claim.attempt)
         return Outcome(claim.job_id, claim.fence, JobState.RETRYING, delay_seconds=delay, failure=failure)
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)
@@ -113,14 +110,9 @@ def lost(claimed: Claimed) -> Outcome:
     return Outcome(claimed.job_id, claimed.fence, state, failure=failure)
 
 
-def unknown_here(claim: Claim) -> Outcome:
-    """Decide for a task that this version of the code does not know: it waits for a worker that does.
-
-    It is pending, and behind the others of its priority until the delay is over: at once it would come back here.
-    """
-    bounces = max(0, claim.fence - claim.attempt)
-    delay = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _SECOND * 2.0 ** min(bounces, 10))  # noqa: S311 - jitter
-    return Outcome(claim.job_id, claim.fence, JobState.PENDING, delay_seconds=delay, refund=True)
+def unknown_here(claim: Claim, delay_seconds: float) -> Outcome:
+    """Decide for a task that this version of the code does not know: it waits, pending, for a worker that does."""
+    return Outcome(claim.job_id, claim.fence, JobState.PENDING, delay_seconds=delay_seconds, refund=True)
 
 
 def _failure(claim: Claim, error: BaseException, outcome: str) -> Failure:
