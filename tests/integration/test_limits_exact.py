@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from headrace.database.states import JobState
@@ -12,6 +13,7 @@ from headrace.diagnostics import echo
 from headrace.jobs.call import Call, Options
 from headrace.jobs.limits import Limits, Rate, set_limits
 from headrace.jobs.standing import set_paused
+from headrace.relay.gate import Gate
 from tests.fleet import entered, fleet, held
 from tests.intervals import most_at_once, most_within
 from tests.road import Road
@@ -19,12 +21,13 @@ from tests.road import Road
 FIFTY = [f"customer-{n}" for n in range(50)]
 
 
-def calls(count: int, *, keys: Sequence[str | None] = (None,)) -> list[Call]:
+def calls(count: int, *, keys: Sequence[str | None] = (None,), priority: int = 5) -> list[Call]:
     """Return calls for the queue `tight`, their concurrency keys in turn."""
-    return [
-        echo.options(Options(queue="tight", concurrency_key=keys[n % len(keys)], max_attempts=1000)).call(n)
+    options = [
+        Options(queue="tight", concurrency_key=keys[n % len(keys)], priority=priority, max_attempts=1000)
         for n in range(count)
     ]
+    return [echo.options(chosen).call(n) for n, chosen in enumerate(options)]
 
 
 async def limit(road: Road, limits: Limits) -> None:
@@ -90,6 +93,33 @@ async def test_all_limits_hold_when_they_are_set_together(road: Road) -> None:
     assert most_at_once([interval for intervals in by_key.values() for interval in intervals]) <= 6
     assert most_within(await entered(road, "tight", JobState.RUNNING), 0.4) <= 30
     assert max(most_at_once(by_key["a"]), most_at_once(by_key["b"])) <= 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "keys"),
+    [
+        (Limits(concurrency=3), (None,)),
+        (Limits(rate=Rate(limit=3, per_seconds=60)), (None,)),
+        (Limits(per_key_concurrency=3), ("a",)),
+    ],
+)
+async def test_limit_holds_when_two_leaders_release_at_the_same_instant(
+    road: Road, limits: Limits, keys: Sequence[str | None]
+) -> None:
+    """While one has counted and not committed, the other passes the queue over; after that it finds it full."""
+    await limit(road, limits)
+    await road.enqueue(*calls(10, keys=keys))
+    tasks = sorted(road.registry.tasks)
+    other = await asyncpg.connect(road.settings.database_url)
+
+    async with road.driver.transaction():
+        first = await Gate().release(road.driver, {"tight": 10}, tasks)
+        await road.enqueue(*calls(10, keys=keys, priority=9))
+        meanwhile = await asyncio.wait_for(Gate().release(other, {"tight": 10}, tasks), 5)
+    later = await Gate().release(other, {"tight": 10}, tasks)
+    await other.close()
+
+    assert (len(first.released), len(meanwhile.released), len(later.released)) == (3, 0, 0)
 
 
 async def test_limit_counts_from_its_answer_when_leaders_are_at_full_speed(road: Road) -> None:
