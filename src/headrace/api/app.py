@@ -22,6 +22,7 @@ from headrace.api.door import Door
 from headrace.api.events import event_routes
 from headrace.api.health import health_routes
 from headrace.api.history import history_routes
+from headrace.api.job_stream import stream_routes
 from headrace.api.jobs import job_routes
 from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
@@ -55,6 +56,7 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         retrying_routes,
         bulk_routes,
         history_routes,
+        stream_routes,
         task_routes,
         queue_routes,
         event_routes,

@@ -16,6 +16,7 @@ from litestar import Request
 
 from headrace.api.auth import KeyRing
 from headrace.api.job_requests import JobRequests, offered
+from headrace.api.job_watch import Watches, open_watches
 from headrace.api.watch import SystemWatch, open_watch
 from headrace.application import Registry
 from headrace.database.record import Record
@@ -37,6 +38,7 @@ class Door:
     requests: JobRequests
     intake: Intake
     endings: Endings
+    watches: Watches
     queues: KnownQueues
     keys: KeyRing
     watch: SystemWatch
@@ -55,7 +57,12 @@ def door_of(request: Request[Any, Any, Any]) -> Door:
 @asynccontextmanager
 async def open_door(settings: Settings, registry: Registry, record: Record) -> AsyncIterator[Door]:
     """Open the parts of an API process on an open record."""
-    async with open_intake(record) as intake, open_endings(record) as endings, open_watch(settings, record) as watch:
+    async with (
+        open_intake(record) as intake,
+        open_endings(record) as endings,
+        open_watches(settings, record) as watches,
+        open_watch(settings, record) as watch,
+    ):
         queues = KnownQueues(record.engine)
         yield Door(
             settings=settings,
@@ -64,6 +71,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             requests=JobRequests(offered(registry.tasks)),
             intake=intake,
             endings=endings,
+            watches=watches,
             queues=queues,
             keys=KeyRing(record, settings.api_key),
             watch=watch,

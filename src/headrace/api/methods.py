@@ -8,11 +8,13 @@ Never answer here for a path that is not there.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
 
+HEAD: Final = "headrace.head"
+"""What the scope of a GET has that was a HEAD: who would go on sending for long may stop at once."""
 _NOBODYS: Final = "TRACE"
 """A method without handlers: the answer to it, 405, lists those that there are."""
 
@@ -41,6 +43,7 @@ class Methods:
             await send(message)
 
         scope["method"] = "GET"
+        cast("dict[str, object]", scope)[HEAD] = True
         await self._app(scope, receive, _naming_head(without_body))
 
     async def _options(self, scope: HTTPScope, receive: Receive, send: Send) -> None:

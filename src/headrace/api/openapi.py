@@ -22,6 +22,7 @@ from headrace.api.cloudevents import BATCH, MOST_EVENTS, SINGLE
 from headrace.api.problems import MEDIA_TYPE, Problem
 from headrace.events.intake import Attributes
 from headrace.events.registry import EventType
+from headrace.jobs.progress import Progress
 
 TAG: Final = "task"
 _GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
@@ -70,14 +71,6 @@ def openapi_config(version: str) -> OpenAPIConfig:
         security=[{"key": []}],
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
     )
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far a running job is."""
-
-    done: int | float
-    total: int | float | None
-    note: str | None
 
 
 def completed(document: dict[str, Any], events: Mapping[str, EventType]) -> dict[str, Any]:

@@ -101,4 +101,5 @@ def _spare_collector() -> None:
 async def _stop(server: uvicorn.Server, door: Door, stop: Stop) -> None:
     await stop.wait()
     door.endings.release()
+    door.watches.release()
     server.should_exit = True
