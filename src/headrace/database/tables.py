@@ -86,6 +86,13 @@ job_attempts = Table(
     Column("worker_id", Uuid),
 )
 
+job_traces = Table(
+    "job_traces",
+    metadata,
+    Column("trace_id", Uuid, primary_key=True),
+    Column("job_id", Uuid, primary_key=True),
+)
+
 queues = Table(
     "queues",
     metadata,

@@ -25,31 +25,34 @@ from headrace.jobs.unique import Wanted, hold_keys, pass_on
 from headrace.telemetry.propagation import trace_id_of
 
 _SQL: Final = """
-    INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
-                      unique_key, concurrency_key, parent_id, trace_id, traceparent, moved_to, moved_at,
-                      attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides, delay_seconds)
-    SELECT r.id, r.task, r.args, r.queue, first.state,
-           r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
-           r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent,
-           ARRAY[first.state], ARRAY[clock_timestamp()],
-           CASE WHEN r.born IS NULL THEN 0 ELSE 1 END, CASE WHEN r.born = 'dead' THEN now() END,
-           coalesce(r.waits_for, 0), coalesce(r.watched, r.on_dead IS NOT NULL), r.on_dead, r.retention_seconds,
-           r.overrides, CASE WHEN r.waits_for > 0 THEN r.delay_seconds END
-    FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
-             id uuid, task text, args jsonb, queue text, priority smallint, max_attempts integer,
-             delay_seconds double precision, run_at timestamptz, expires_at timestamptz, tags text[],
-             unique_key text, concurrency_key text, parent_id uuid, trace_id text, traceparent text,
-             born job_state, waits_for integer, watched boolean, on_dead text, retention_seconds double precision,
-             overrides jsonb)
-    CROSS JOIN LATERAL (
-        SELECT coalesce(r.run_at, now() + make_interval(secs => coalesce(r.delay_seconds, 0)))) AS due(at)
-    CROSS JOIN LATERAL (
-        SELECT coalesce(r.born, CAST(CASE WHEN due.at > now() OR r.waits_for > 0 THEN 'scheduled'
-                                          ELSE 'pending' END AS job_state))) AS first(state)
-    ON CONFLICT (task, unique_key)
-        WHERE unique_key IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'running', 'retrying')
-        DO NOTHING
-    RETURNING id, state, created_at, run_at
+    WITH placed AS (
+        INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
+                          unique_key, concurrency_key, parent_id, trace_id, traceparent, moved_to, moved_at,
+                          attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides, delay_seconds)
+        SELECT r.id, r.task, r.args, r.queue, first.state,
+               r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
+               r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent,
+               ARRAY[first.state], ARRAY[clock_timestamp()],
+               CASE WHEN r.born IS NULL THEN 0 ELSE 1 END, CASE WHEN r.born = 'dead' THEN now() END,
+               coalesce(r.waits_for, 0), coalesce(r.watched, r.on_dead IS NOT NULL), r.on_dead, r.retention_seconds,
+               r.overrides, CASE WHEN r.waits_for > 0 THEN r.delay_seconds END
+        FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
+                 id uuid, task text, args jsonb, queue text, priority smallint, max_attempts integer,
+                 delay_seconds double precision, run_at timestamptz, expires_at timestamptz, tags text[],
+                 unique_key text, concurrency_key text, parent_id uuid, trace_id text, traceparent text,
+                 born job_state, waits_for integer, watched boolean, on_dead text, retention_seconds double precision,
+                 overrides jsonb)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(r.run_at, now() + make_interval(secs => coalesce(r.delay_seconds, 0)))) AS due(at)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(r.born, CAST(CASE WHEN due.at > now() OR r.waits_for > 0 THEN 'scheduled'
+                                              ELSE 'pending' END AS job_state))) AS first(state)
+        ON CONFLICT (task, unique_key)
+            WHERE unique_key IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'running', 'retrying')
+            DO NOTHING
+        RETURNING id, state, created_at, run_at, trace_id),
+    traced AS (INSERT INTO job_traces (trace_id, job_id) SELECT CAST(trace_id AS uuid), id FROM placed)
+    SELECT id, state, created_at, run_at FROM placed
 """
 _INSERT = text(_SQL.replace("$1", ":rows"))
 

@@ -31,6 +31,7 @@ _WANTED: Final = """
 """
 _DELETE: Final = """
     attempts AS (DELETE FROM job_attempts USING old WHERE job_attempts.job_id = old.id),
+    traces AS (DELETE FROM job_traces USING old WHERE job_traces.trace_id = old.trace AND job_traces.job_id = old.id),
     moves AS (DELETE FROM job_moves USING old WHERE job_moves.job_id = old.id),
     parents AS (DELETE FROM job_parents USING old WHERE job_parents.child_id = old.id)
     DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id
@@ -39,7 +40,7 @@ _DELETE: Final = """
 # Plan: index scan of jobs_pkey from :after to :bound, because ids rise with time and a job finishes after it is made.
 _PRUNE: Final = text(f"""
     WITH old AS (
-        SELECT id FROM jobs
+        SELECT id, CAST(nullif(trace_id, '') AS uuid) AS trace FROM jobs
         WHERE id > :after AND id < :bound AND finished_at < :before AND retention_seconds IS NULL
           AND state IN ('succeeded', 'dead', 'cancelled', 'expired') AND NOT {_WANTED}
         ORDER BY id LIMIT :batch FOR UPDATE SKIP LOCKED),
@@ -49,7 +50,8 @@ _PRUNE: Final = text(f"""
 # Plan: index scan of jobs_forgotten.
 _FORGET: Final = text(f"""
     WITH old AS (
-        SELECT id FROM jobs WHERE forget_at <= now() AND NOT {_WANTED} LIMIT :batch FOR UPDATE SKIP LOCKED),
+        SELECT id, CAST(nullif(trace_id, '') AS uuid) AS trace FROM jobs
+        WHERE forget_at <= now() AND NOT {_WANTED} LIMIT :batch FOR UPDATE SKIP LOCKED),
     {_DELETE}
 """)  # noqa: S608 - composed of constants
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Text, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Row, Text, cast, false, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.record import Record
 from headrace.database.states import FINISHED, JobState
-from headrace.database.tables import job_attempts, jobs
+from headrace.database.tables import job_attempts, job_traces, jobs
 from headrace.errors import NotFoundError
 
 
@@ -170,10 +170,18 @@ def conditions(chosen: JobFilter, before: UUID | None = None) -> list[ColumnElem
         found.append(jobs.c.tags.contains([chosen.tag]))
         found.append(jobs.c.tags != [])
     if chosen.trace_id is not None:
-        found.append(jobs.c.trace_id == chosen.trace_id)
+        found.append(_of_trace(chosen.trace_id))
     if before is not None:
         found.append(jobs.c.id < before)
     return found
+
+
+def _of_trace(trace_id: str) -> ColumnElement[bool]:
+    try:
+        trace = UUID(hex=trace_id)
+    except ValueError:
+        return false()  # nothing has such a trace
+    return jobs.c.id.in_(select(job_traces.c.job_id).where(job_traces.c.trace_id == trace))
 
 
 def _has_no_index(chosen: JobFilter) -> bool:
