@@ -65,7 +65,7 @@ async def resultless(run: Run) -> str:
     return "x" * 300_000
 
 
-@task("outcomes.wait", retry=Retry(max_attempts=3, first_delay_seconds=3600.0))
+@task("outcomes.wait", aliases=("outcomes.nap",), retry=Retry(max_attempts=3, first_delay_seconds=3600.0))
 async def wait(run: Run, seconds: float) -> float:
     """Wait."""
     del run

@@ -51,12 +51,12 @@ TRIAL = Application(name="trial", tasks=(order,), events=(ThingHappened,), migra
 
 @asynccontextmanager
 async def open_api(
-    settings: Settings, *, statement_seconds: float = STATEMENT_SECONDS
+    settings: Settings, *others: Application, statement_seconds: float = STATEMENT_SECONDS
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Door]]:
     """Open an API and a client with a key for everything."""
     async with (
         open_record(settings, statement_seconds=statement_seconds) as record,
-        open_door(settings, combine([diagnostics.application, TRIAL]), record) as door,
+        open_door(settings, combine([diagnostics.application, TRIAL, *others]), record) as door,
     ):
         transport = httpx.ASGITransport(cast("Any", create_app(door)))
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=HEADERS) as client:
