@@ -27,9 +27,10 @@ _LAST_DEPTH = 1000
 _LOCK = "SELECT name FROM queues WHERE name = ANY($1::text[]) AND NOT paused ORDER BY name FOR UPDATE SKIP LOCKED"
 
 # Each queue is read from its front, as far as it may release and a bounded number of jobs beyond. `nth` counts the jobs
-# that may go, in the order of release: what is met before the last of them and may not go is parked.
+# that may go, in the order of release: what is met before the last of them and may not go is parked. MATERIALIZED: a
+# queue is counted once; PostgreSQL would else count it anew for every job that is met (20 ms of a pass that took 25).
 RELEASE = """
-    WITH given AS (
+    WITH given AS MATERIALIZED (
         SELECT q.name AS queue, room.depth, coalesce(q.per_key_concurrency, 1) AS per_key,
                least(room.n,
                      CASE WHEN q.concurrency IS NOT NULL THEN q.concurrency - (
@@ -44,7 +45,8 @@ RELEASE = """
         SELECT given.queue, given.allowed, given.per_key, j.id, j.priority, j.run_at, j.concurrency_key AS key
         FROM given CROSS JOIN LATERAL (
             SELECT id, priority, run_at, concurrency_key FROM jobs
-            WHERE state = 'pending' AND NOT parked AND queue = given.queue AND task = ANY($4::text[])
+            WHERE state = 'pending' AND NOT parked AND queue = given.queue AND run_at <= now()
+              AND task = ANY($4::text[])
             ORDER BY priority DESC, run_at, id
             LIMIT greatest(given.allowed, 0) + given.depth) AS j
         WHERE given.allowed > 0),
