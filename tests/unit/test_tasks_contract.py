@@ -132,15 +132,6 @@ def test_call_is_refused_when_an_option_is_out_of_bounds(options: Options, field
     assert field in [error.field for error in refused.value.errors]
 
 
-def test_declaration_is_refused_when_it_is_no_coroutine_function() -> None:
-    """A blocking function would stop every other job of the worker."""
-    with pytest.raises(ConfigurationError, match="async def"):
-
-        @task("shop.blocking")  # type: ignore[arg-type]  # what mypy refuses too
-        def blocking(run: Run) -> None:
-            del run
-
-
 def test_declaration_is_refused_when_the_run_is_missing() -> None:
     """The first parameter is the run."""
     with pytest.raises(ConfigurationError, match="needs the run"):

@@ -18,12 +18,34 @@ from uuid import UUID
 from headrace.jobs.call import Call, Options
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
+from headrace.tasks.sync_run import SyncRun, ThreadRun
 from headrace.transaction import Transaction
 
 
 @task("shop.greet", timeout_seconds=5)
 async def greet(run: Run, name: str, times: int = 1) -> list[str]:
     return [name] * times
+
+
+@task("shop.draw")
+def draw(run: ThreadRun, title: str) -> bytes:
+    return title.encode()
+
+
+@task("shop.count", runs_in="process")
+def count(run: SyncRun, to: int) -> int:
+    return to
+
+
+async def store(run: Run, title: str) -> int:
+    return len(title)
+
+
+@task("shop.file")
+def file(run: ThreadRun, title: str) -> int:
+    run.on_loop(store, 1)  # WRONG arg-type
+    stored: int = run.on_loop(store, title)
+    return stored
 
 
 async def right(tx: Transaction) -> None:
@@ -33,6 +55,8 @@ async def right(tx: Transaction) -> None:
     first: UUID = await tx.enqueue(greet, "Ada")
     second: UUID = await tx.enqueue(greet.options(Options(priority=9)), name="Ada", times=3)
     call: Call = greet.call("Ada", 2)
+    drawn: bytes = (await (await draw.kiq("cover")).wait_result()).return_value
+    counted: UUID = await tx.enqueue(count, to=3)
 
 
 async def wrong(tx: Transaction) -> None:
@@ -46,6 +70,8 @@ async def wrong(tx: Transaction) -> None:
     await tx.enqueue(wrong, "Ada")  # WRONG arg-type
     greet.call("Ada", times="2")  # WRONG arg-type
     greet.options(Options(priority="high"))  # WRONG arg-type
+    await draw.kiq(1)  # WRONG call-overload
+    await tx.enqueue(count, "three")  # WRONG arg-type
     number: int = (await (await greet.kiq("Ada")).wait_result()).return_value  # WRONG assignment
 
 

@@ -21,7 +21,8 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from headrace.errors import ConfigurationError, InvalidInputError
 from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options, holds_nul, require_sound
 from headrace.jobs.retry import Cancel, Retry, Snooze
-from headrace.tasks.policy import Policy, place_of, require_sound_policy
+from headrace.tasks.placing import place_of
+from headrace.tasks.policy import Policy, require_sound_policy
 from headrace.tasks.run import Run
 from headrace.tasks.signature import args_type_of, decoder_of, hints_of, result_type_of, signature_without_run
 from headrace.tasks.sync_run import ThreadRun

@@ -7,9 +7,7 @@ row is silent: its row says what it was promised.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -115,23 +113,6 @@ def require_sound_policy(name: str, policy: Policy) -> None:
         _refuse(name, "retention_seconds must be 0 to ten years")
     if name in policy.aliases or len(set(policy.aliases)) < len(policy.aliases):
         _refuse(name, "each alias must be another name that it had before")
-
-
-def place_of(name: str, function: Callable[..., object], chosen: str | None) -> RunsIn:
-    """Return where a function runs.
-
-    Raises:
-        ConfigurationError: it cannot run where it should.
-
-    """
-    if inspect.iscoroutinefunction(function):
-        if chosen is not None:
-            _refuse(name, f"what is declared with `async def` runs on the event loop and not in a {chosen}")
-        return RunsIn.LOOP
-    place = RunsIn(chosen or RunsIn.THREAD)
-    if place is RunsIn.PROCESS and function.__qualname__ != function.__name__:
-        _refuse(name, "a process finds a function only at the top of its module")
-    return place
 
 
 def _refuse(name: str, reason: str) -> None:
