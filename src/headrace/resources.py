@@ -47,9 +47,9 @@ def registry_of(applications: Sequence[Application]) -> Registry:
     return combine([*declared.applications, redelivering(declared.subscriptions)])
 
 
-def build_broker(settings: Settings, registry: Registry) -> RecordBroker:
-    """Make the broker that the tasks of a registry are sent through and run by."""
-    worker = Worker(settings, registry.names, providers=registry.providers, migrations=registry.migrations)
+def build_broker(settings: Settings, registry: Registry, *, guest: bool = False) -> RecordBroker:
+    """Make the broker that the tasks of a registry are sent through and run by; see `Worker` for `guest`."""
+    worker = Worker(settings, registry.names, providers=registry.providers, migrations=registry.migrations, guest=guest)
     return RecordBroker(settings, registry.tasks, worker)
 
 

@@ -81,3 +81,12 @@ async def test_job_is_waited_for_when_it_is_run(headrace: Drained) -> None:
     late = await headrace.enqueue(double.options(Options(delay_seconds=60)), 4)
     with pytest.raises(NotDrainedError, match=f"the job {late} is scheduled"):
         await headrace.finish(late, 0.1)
+
+
+async def test_logging_is_the_tests_own_when_a_worker_runs(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker process takes logging over; within a test it must not."""
+    async with drained(application, stores) as headrace:
+        await headrace.run(double, 4)
+        logging.getLogger("shop").warning("seen")
+
+    assert "seen" in caplog.messages

@@ -14,10 +14,9 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, nullcontext
 from multiprocessing import parent_process
-from types import FrameType
 from typing import Any
 
 import structlog
@@ -42,6 +41,7 @@ from headrace.tasks.places import Places
 from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
 from headrace.tasks.reports import LIVE_PACE, RECORD_PACE
 from headrace.tasks.settler import Settler
+from headrace.tasks.signals import heeding_signals
 from headrace.tasks.watch import WATCH_PACE, LoopWatch
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
@@ -58,7 +58,11 @@ _EXIT_FAILED = 70
 
 
 class Worker:
-    """The parts of a worker process; `start` opens them, `stop` ends them."""
+    """The parts of a worker process; `start` opens them, `stop` ends them.
+
+    A `guest` is in somebody else's process, such as a test's: it leaves logging, signals, the garbage collector and the
+    life of that process alone.
+    """
 
     def __init__(
         self,
@@ -67,8 +71,10 @@ class Worker:
         *,
         providers: Mapping[type[Any], Factory],
         migrations: Sequence[str],
+        guest: bool = False,
     ) -> None:
         self._settings = settings
+        self._guest = guest
         self._tasks = tasks
         self._providers = providers
         self._migrations = migrations
@@ -91,14 +97,12 @@ class Worker:
 
     async def start(self) -> Record:
         """Open the stores, register, and begin to read; return the record."""
-        configure_logging(self._settings, "worker")
-        # two lines a job say nothing that the record lacks
-        logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
-        self._stack.callback(configure("worker").shutdown)
+        if not self._guest:
+            self._take_over()
         record = await self._stack.enter_async_context(
             open_record(self._settings, session_name=session_name(self.identity.id))
         )
-        with _heeding_signals(self._stop):
+        with nullcontext() if self._guest else heeding_signals(self._stop):
             if not await wait_until_ready(record.engine, self._migrations, self._stop):
                 raise SystemExit
         providers = await self._stack.enter_async_context(open_providers(self._providers, self._settings))
@@ -118,9 +122,17 @@ class Worker:
         self._stack.push_async_callback(self._presence.stop)
         await self._presence.start()
         self._run_parts(record, live)
-        gc.freeze()  # what start-up made stays: looking through it again and again took a twentieth of a worker's time
+        if not self._guest:
+            gc.freeze()  # what start-up made stays: to look through it again and again took a twentieth of the time
         logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
         return record
+
+    def _take_over(self) -> None:
+        """Be the process: its logs and traces are a worker's."""
+        configure_logging(self._settings, "worker")
+        # two lines a job say nothing that the record lacks
+        logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
+        self._stack.callback(configure("worker").shutdown)
 
     def _run_parts(self, record: Record, live: Redis) -> None:
         url = self._settings.database_url
@@ -202,28 +214,8 @@ class Worker:
 
     def _run(self, name: str, part: Any) -> None:  # noqa: ANN401 - any coroutine
         task = asyncio.create_task(part, name=name)
-        task.add_done_callback(_fail_stop)
+        task.add_done_callback(_tell_failure if self._guest else _fail_stop)
         self._parts.append(task)
-
-
-@contextmanager
-def _heeding_signals(stop: Stop) -> Iterator[None]:
-    """Set `stop` at a signal, besides what Taskiq does: it looks at its own flag only after the start."""
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def heed(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop.set)
-        if callable(handler := before[signal.Signals(number)]):
-            handler(number, frame)
-
-    for number in before:
-        signal.signal(number, heed)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _names(listed: str | None) -> list[str] | None:
@@ -233,6 +225,13 @@ def _names(listed: str | None) -> list[str] | None:
 
 def _fail_stop(part: asyncio.Task[None]) -> None:
     """End the process when a part of it has failed."""
-    if not part.cancelled() and (error := part.exception()) is not None:
-        logger.critical("worker_part_failed", part=part.get_name(), exc_info=error)
+    if _tell_failure(part):
         os._exit(_EXIT_FAILED)
+
+
+def _tell_failure(part: asyncio.Task[None]) -> bool:
+    """Log why a part has failed; tell whether it has."""
+    if part.cancelled() or (error := part.exception()) is None:
+        return False
+    logger.critical("worker_part_failed", part=part.get_name(), exc_info=error)
+    return True

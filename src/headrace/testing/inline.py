@@ -226,7 +226,7 @@ async def inline(
 async def _steps(resources: Resources, faults: Faults) -> AsyncIterator[Steps]:
     registry, record, settings = resources.registry, resources.record, resources.settings
     subscriptions = {name: faults.subscription(one) for name, one in registry.subscriptions.items()}
-    tasks = {name: faults.task(task) for name, task in registry.tasks.items()}
+    tasks = {name: faults.task(task) for name, task in registry.names.items()}
     tasks[DELIVER] = Redelivery(subscriptions)
     async with open_providers(registry.providers, settings) as providers:
         gate = asyncio.Semaphore(_SESSIONS)

@@ -40,7 +40,7 @@ async def working(resources: Resources, *, at_once: int | None = None, seconds: 
     """Run a worker for the block; it starts `at_once` jobs of those it has won, and ends within so many seconds."""
     registry, settings = resources.registry, resources.settings
     bound = {name: task.broker for name, task in registry.tasks.items()}
-    broker = build_broker(settings, registry)
+    broker = build_broker(settings, registry, guest=True)
     for name, task in registry.tasks.items():
         task.broker = bound[name]  # the test goes on to send through its own, as an API process does
     broker.is_worker_process = True
