@@ -6,9 +6,17 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from headrace.clock import new_id
 from headrace.database.migrate import upgrade
+from headrace.database.record import sqlalchemy_url
+from headrace.database.schema import PACKAGE, versions_of
 from headrace.errors import ConfigurationError
 from tests.servers import PostgresServer
 
@@ -40,3 +48,42 @@ def test_upgrade_is_refused_when_postgresql_does_not_answer() -> None:
     """One line says which setting to look at."""
     with pytest.raises(ConfigurationError, match="HEADRACE_DATABASE_URL"):
         upgrade("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+def _to_the_first(connection: Connection) -> None:
+    """Bring the database to the first revision, as an earlier Headrace left it."""
+    config = Config()
+    versions = versions_of(PACKAGE)
+    config.set_main_option("script_location", str(versions.parent))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(versions))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "h0001")
+
+
+async def test_jobs_on_record_go_on_when_an_earlier_database_is_upgraded(empty_database_url: str) -> None:
+    """What waited still waits and moves as ever; it is found by its trace; what has finished stays."""
+    engine = create_async_engine(sqlalchemy_url(empty_database_url))
+    async with engine.connect() as connection:
+        await connection.run_sync(_to_the_first)
+        await connection.commit()
+    await engine.dispose()
+    driver = await asyncpg.connect(empty_database_url)
+    waiting, finished, trace = new_id(), new_id(), "0af7651916cd43dd8448eb211c80319c"
+    for identity, state in ((waiting, "pending"), (finished, "succeeded")):
+        await driver.execute(
+            "INSERT INTO jobs (id, task, args, queue, state, max_attempts, trace_id, traceparent) "
+            "VALUES ($1, 't', '{}', 'q', CAST($2::text AS job_state), 1, $3, '')",
+            identity,
+            state,
+            trace,
+        )
+
+    await asyncio.to_thread(upgrade, empty_database_url)
+
+    await driver.execute("UPDATE jobs SET state = 'queued' WHERE state = 'pending'")
+    moves = await driver.fetch("SELECT job_id, state::text FROM job_transitions")
+    traced = await driver.fetch("SELECT job_id FROM job_traces WHERE trace_id = $1::text::uuid", trace)
+    await driver.close()
+    assert {tuple(move) for move in moves} == {(waiting, "pending"), (waiting, "queued")}
+    assert {row["job_id"] for row in traced} == {waiting, finished}

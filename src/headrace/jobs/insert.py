@@ -28,7 +28,8 @@ _SQL: Final = """
     WITH placed AS (
         INSERT INTO jobs (id, task, args, queue, state, priority, max_attempts, run_at, expires_at, tags,
                           unique_key, concurrency_key, parent_id, trace_id, traceparent, moved_to, moved_at,
-                          attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides, delay_seconds)
+                          attempt, finished_at, waits_for, watched, on_dead, retention_seconds, overrides,
+                          delay_seconds)
         SELECT r.id, r.task, r.args, r.queue, first.state,
                r.priority, r.max_attempts, due.at, r.expires_at, coalesce(r.tags, '{}'),
                r.unique_key, r.concurrency_key, r.parent_id, r.trace_id, r.traceparent,

@@ -27,6 +27,10 @@ ALTER TABLE jobs
     ADD COLUMN former_args jsonb,
     ADD COLUMN delay_seconds double precision; -- of a child: how long after its parents it is due
 
+-- What is under way begins its history with the state that it is in; what has finished keeps none, and is not rewritten.
+UPDATE jobs SET moved_to = ARRAY[state], moved_at = ARRAY[coalesce(started_at, released_at, created_at)]
+    WHERE state IN ('scheduled', 'pending', 'queued', 'running', 'retrying');
+
 -- The dispatcher's order of release: priority, then age. A parked job waits for others with its concurrency key.
 DROP INDEX jobs_pending;
 CREATE INDEX jobs_pending ON jobs (queue, priority DESC, run_at, id) WHERE state = 'pending' AND NOT parked;
