@@ -358,3 +358,35 @@ async def test_workflow_goes_on_when_redis_is_emptied(road: Road) -> None:
 
     assert {job.state for job in jobs} == {JobState.SUCCEEDED}
     assert [key for key, _ in await road.effects()] == [str(number) for number in range(6)]
+
+
+async def test_ends_with_many_children_are_followed_a_few_at_a_time(road: Road) -> None:
+    """What one transaction does is bounded by the links it touches; nothing is left out."""
+    workflow = Workflow()
+    for parent in range(4):
+        workflow.add(f"p{parent}", echo.call(parent))
+        for child in range(2000):
+            workflow.add(f"p{parent}c{child}", echo.call(child), after=[f"p{parent}"])
+    ids = await start(road, workflow)
+    for parent in range(4):
+        await end(road, ids[f"p{parent}"], JobState.SUCCEEDED)
+
+    followed = []
+    while ended := await follow_endings(road.driver, {}):
+        followed.append(ended)
+
+    assert followed == [3, 1]
+    assert await road.counts() == {"succeeded": 4, "pending": 8000}
+
+
+async def test_all_below_are_cancelled_at_once_when_a_workflow_is_deep(road: Road) -> None:
+    """Ten thousand jobs in a row cost one look, and each says whose end was its own."""
+    ids = await start(road, chain(*(echo.call(number) for number in range(10_000))))
+    await cancel(road, ids["1"])
+
+    await follow_endings(road.driver, {})
+    cancelled = await road.counts()
+    await follow(road)
+
+    assert cancelled == {"cancelled": 10_000}
+    assert (await road.job(ids["10000"])).errors[0].message.startswith("its parent 9999, ")

@@ -123,7 +123,9 @@ def retrying(attempts: Mapping[str, int]) -> Change:
 def cancelling() -> Change:
     """Cancel unfinished jobs: those that wait never run, those that run are ended by their workers."""
     refusal = "only unfinished jobs can be cancelled"
-    return Change(UNFINISHED, refusal, _CANCEL, _STILL_UNFINISHED, (), frozenset({Bell.JOBS, Bell.CANCELS}))
+    return Change(
+        UNFINISHED, refusal, _CANCEL, _STILL_UNFINISHED, (), frozenset({Bell.JOBS, Bell.CANCELS, Bell.ENDINGS})
+    )
 
 
 async def change_matching(record: Record, tx: Transaction, chosen: JobFilter, change: Change) -> int:

@@ -21,22 +21,31 @@ import structlog
 from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.jobs.call import Call
+from headrace.jobs.graph import MOST_STEPS
 from headrace.jobs.insert import NewJob, insert_at_once
 from headrace.jobs.retry import Retry
 
 logger = structlog.get_logger(__name__)
 
 MOST_AT_ONCE: Final = 500
+_ENOUGH_LINKS: Final = 5_000
 
-_TAKE: Final = """
-    DELETE FROM job_endings WHERE seq IN (
-        SELECT seq FROM job_endings ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED)
+# Endings with many children are few at a time: what one transaction does stays within seconds.
+_TAKE: Final = f"""
+    WITH oldest AS (
+        SELECT seq, job_id FROM job_endings ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED),
+    weighed AS (
+        SELECT seq, sum(links) OVER (ORDER BY seq) - links AS links_before FROM oldest CROSS JOIN LATERAL (
+            SELECT count(*) AS links FROM job_parents l
+            WHERE l.parent_id = oldest.job_id AND l.satisfied_at IS NULL) AS counted)
+    DELETE FROM job_endings WHERE seq IN (SELECT seq FROM weighed WHERE links_before < {_ENOUGH_LINKS})
     RETURNING job_id, state::text, fence
-"""
+"""  # noqa: S608 - our own number
 
-# A child that waits has never started, so all below a cancelled job is cancelled here and now, however deep it is.
-# Links that are found twice are followed once: a graph has far more ways than links.
-_CANCEL_CHILDREN: Final = """
+# A child that waits has never started, so what is below a cancelled job is cancelled here and now, level by level. All
+# children are among the first; where there are more below them than the limit, their own endings lead on. Links that
+# are found twice are followed once: a graph has far more ways than links.
+_CANCEL_CHILDREN: Final = f"""
     WITH RECURSIVE doomed(id, parent_id, name) AS (
         SELECT l.child_id, l.parent_id, l.name FROM job_parents l JOIN jobs c ON c.id = l.child_id
         WHERE l.parent_id = ANY($1::uuid[]) AND l.needs = 'succeeded' AND l.satisfied_at IS NULL
@@ -45,7 +54,9 @@ _CANCEL_CHILDREN: Final = """
         SELECT l.child_id, l.parent_id, l.name
         FROM doomed d JOIN job_parents l ON l.parent_id = d.id JOIN jobs c ON c.id = l.child_id
         WHERE l.needs = 'succeeded' AND l.satisfied_at IS NULL AND c.state = 'scheduled' AND c.waits_for > 0),
-    one AS (SELECT DISTINCT ON (id) id, parent_id, name FROM doomed ORDER BY id, parent_id),
+    one AS (
+        SELECT DISTINCT ON (id) id, parent_id, name
+        FROM (SELECT * FROM doomed LIMIT {_ENOUGH_LINKS + MOST_STEPS}) AS first ORDER BY id, parent_id),
     locked AS (SELECT j.id FROM jobs j JOIN one ON one.id = j.id ORDER BY j.id FOR NO KEY UPDATE OF j),
     cancelled AS (
         UPDATE jobs SET state = 'cancelled', finished_at = clock_timestamp(), cancel_requested_at = clock_timestamp()
@@ -57,7 +68,7 @@ _CANCEL_CHILDREN: Final = """
     FROM cancelled c JOIN one ON one.id = c.id
     ON CONFLICT (job_id, attempt, fence) DO UPDATE
         SET at = now(), outcome = excluded.outcome, type = excluded.type, message = excluded.message
-"""
+"""  # noqa: S608 - our own number
 
 # However many parents of a child end at once, its row is written once. Rows are locked in the order of their ids, so
 # that two who do this at the same time wait for each other in one direction only.
