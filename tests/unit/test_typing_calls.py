@@ -16,6 +16,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from headrace.jobs.call import Call, Options
+from headrace.jobs.retry import Cancel, Snooze
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
 from headrace.tasks.sync_run import SyncRun, ThreadRun
@@ -48,7 +49,13 @@ def file(run: ThreadRun, title: str) -> int:
     return stored
 
 
+@task("shop.later")
+async def later(run: Run, name: str) -> int | Snooze | Cancel:
+    return len(name) or Snooze(60)
+
+
 async def right(tx: Transaction) -> None:
+    length: int = (await (await later.kiq("Ada")).wait_result()).return_value
     sent = await greet.kiq("Ada", times=2)
     result = await sent.wait_result()
     names: list[str] = result.return_value
@@ -72,6 +79,7 @@ async def wrong(tx: Transaction) -> None:
     greet.options(Options(priority="high"))  # WRONG arg-type
     await draw.kiq(1)  # WRONG call-overload
     await tx.enqueue(count, "three")  # WRONG arg-type
+    wish: Snooze = (await (await later.kiq("Ada")).wait_result()).return_value  # WRONG assignment
     number: int = (await (await greet.kiq("Ada")).wait_result()).return_value  # WRONG assignment
 
 
