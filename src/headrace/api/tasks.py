@@ -69,7 +69,7 @@ def _shown(task: Task[Any, Any]) -> TaskShown:
         queue=task.policy.queue,
         description=task.description,
         args_schema=schema_of(task.args_type),
-        result_schema=schema_of(_result_type(task)),
+        result_schema=schema_of(Any if task.return_type is None else task.return_type),
         retry=RetryShown(
             max_attempts=retry.max_attempts,
             first_delay_seconds=retry.first_delay_seconds,
@@ -83,12 +83,6 @@ def _shown(task: Task[Any, Any]) -> TaskShown:
         on_dead=task.policy.on_dead,
         retention_seconds=task.policy.retention_seconds,
     )
-
-
-def _result_type(task: Task[Any, Any]) -> Any:  # noqa: ANN401 - any type that a task declares
-    if not task.policy.result:
-        return None
-    return Any if task.return_type is None else task.return_type
 
 
 task_routes = Router(path="/v1/tasks", route_handlers=[find_tasks], tags=["Jobs"])

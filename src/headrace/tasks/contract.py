@@ -63,7 +63,7 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self.task_name = name
         self.original_func = cast("Callable[P, Coroutine[Any, Any, R]]", function)
         self.labels: dict[str, Any] = {}
-        self.return_type = result_type_of(hints)
+        self.return_type = result_type_of(hints) if policy.result else NoneType
         self.name = name
         self.function = function
         self.policy = policy
