@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 from headrace.cli import cli
 
-COMMANDS = ("up", "demo", "migrate", "api", "relay", "consume", "settings", "keys")
+COMMANDS = ("up", "demo", "migrate", "api", "relay", "consume", "jobs", "queues", "check", "settings", "keys")
+
+JOBS_COMMANDS = ("list", "show", "explain", "retry", "cancel", "run")
 
 
 def run(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -32,6 +34,26 @@ def test_commands_are_listed_when_help_is_asked_for() -> None:
 
     assert all(f"\n  {command} " in shown.stdout for command in COMMANDS)
     assert "litestar" not in shown.stdout.splitlines()[-1].split()
+
+
+def test_nothing_is_imported_when_help_of_a_group_is_asked_for() -> None:
+    """The commands for jobs are listed without the way to PostgreSQL."""
+    program = (
+        "import sys; from headrace.cli import cli; cli(['jobs', '-h'], standalone_mode=False); print(*sys.modules)"
+    )
+
+    shown = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)  # noqa: S603 - our own command
+
+    assert all(f"\n  {command} " in shown.stdout for command in JOBS_COMMANDS)
+    assert "sqlalchemy" not in shown.stdout.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("command", JOBS_COMMANDS)
+def test_command_for_jobs_is_there_when_the_table_names_it(command: str) -> None:
+    """Each of them has a help of its own."""
+    shown = CliRunner().invoke(cli, ["jobs", command, "--help"])
+
+    assert shown.exit_code == 0, shown.output
 
 
 @pytest.mark.parametrize("command", COMMANDS)

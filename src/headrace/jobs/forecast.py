@@ -17,7 +17,8 @@ import msgspec
 _AT_ONCE_SECONDS: Final = 0.05
 _SLACK_SECONDS: Final = 1.0
 """A release, a claim and a busy machine: what comes on top of every estimate's high end."""
-_PACE_ERROR: Final = 0.25
+_PACE_ERROR: Final = 0.4
+"""The pace is a mean of twenty busy seconds at most, of which the first was busy in part only."""
 _CHANCE: Final = 1.5
 _KEY_ERROR: Final = 0.75
 """How long the jobs of one key run is known only from all jobs of the queue."""
