@@ -32,19 +32,19 @@ class Interruption(Enum):
 class Attempt:
     """One attempt under way in this process; the event loop's thread alone calls its methods."""
 
-    __slots__ = ("_bound", "_cancelled", "_due_at", "_held", "_task", "claim", "interruption", "scope")
+    # as defaults of the class, because one is made for every job and hardly any is interrupted
+    interruption: Interruption | None = None
+    """Why the attempt ends, from the moment at which that was asked for."""
+    scope: Scope | None = None
+    """The span of the run."""
+    _bound: asyncio.Timeout | None = None
+    _held = 0
+    _due_at: float | None = None
+    _cancelled = False
 
     def __init__(self, claim: Claim, task: asyncio.Task[Any]) -> None:
         self.claim = claim
-        self.interruption: Interruption | None = None
-        """Why the attempt ends, from the moment at which that was asked for."""
-        self.scope: Scope | None = None
-        """The span of the run."""
         self._task: asyncio.Task[Any] | None = task
-        self._bound: asyncio.Timeout | None = None
-        self._held = 0
-        self._due_at: float | None = None
-        self._cancelled = False
 
     def runs_in(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether this is the asyncio task of the attempt."""

@@ -148,10 +148,9 @@ class Execution:
                     outcome = returned(attempt.claim, value, stored=policy.result)
                 else:
                     outcome = await self._places.run(attempt, context, task, args, policy)
-                if self.reports.holds(attempt.claim.key):
-                    await self.reports.finish(attempt.claim.key)
                 if context.session is None:
                     return outcome
+                await self.reports.finish(attempt.claim.key)  # before the job's row is locked
                 await _settle(context.session, outcome)
                 return None
         except _RefusedError as refused:
