@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from types import NoneType
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -31,6 +30,7 @@ from headrace.tasks.sync_run import ThreadRun
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_NO_RESULT: Final = {"return": type(None)}
 _A_DEATH: Final = b'{"job_id":"00000000-0000-7000-8000-000000000000","task":"shop.greet","error":"ValueError: why"}'
 """What a task that is told of a death must take."""
 
@@ -64,7 +64,7 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         self.task_name = name
         self.original_func = cast("Callable[P, Coroutine[Any, Any, R]]", function)
         self.labels: dict[str, Any] = {}
-        self.return_type = result_type_of(hints) if policy.result else NoneType
+        self.return_type = result_type_of(hints if policy.result else _NO_RESULT)
         self.name = name
         self.function = function
         self.policy = policy
