@@ -83,7 +83,7 @@ async def _fill(stage: Stage, load: Load) -> UUID:
     """Put the jobs on record and return the first one's id, the smallest of all."""
     async with connected(stage) as connection:
         if load.afresh:
-            await connection.execute("TRUNCATE jobs")
+            await connection.execute("TRUNCATE jobs, job_traces")
         await connection.execute(_LIMIT, echo.policy.queue)
     first = new_id()
     settings = Settings(database_url=stage.database_url, redis_url=stage.redis_url)

@@ -25,7 +25,7 @@ _NAME = "finished"
 
 # Jobs of the last four weeks, in the order of their making: an id is a UUIDv7 of its time.
 _FILL = """
-    INSERT INTO jobs (
+    WITH ended AS (INSERT INTO jobs (
         id, task, args, queue, state, priority, attempt, max_attempts, fence, created_at, run_at, released_at,
         started_at, finished_at, expires_at, progress, result, tags, unique_key, concurrency_key, parent_id, trace_id,
         traceparent, worker_id, moved_to, moved_at, retention_seconds, forget_at)
@@ -36,16 +36,21 @@ _FILL = """
            '00-' || hash || '-' || left(hash, 16) || '-00', CAST(md5((n % 50)::text) AS uuid),
            ARRAY['pending', 'queued', 'running', CAST(state AS job_state)]::job_state[],
            ARRAY[made, made + step, made + 2 * step, made + 3 * step],
-           CASE n % 10 WHEN 0 THEN 5e6 END, CASE n % 10 WHEN 0 THEN made + interval '5e6 seconds' END
+           CASE n % 10 WHEN 0 THEN 5184000 END, CASE n % 10 WHEN 0 THEN made + interval '60 days' END
     FROM generate_series($1::bigint, $2::bigint) AS n
     CROSS JOIN LATERAL (SELECT now() - interval '28 days' * (1 - n::float8 / $3) - interval '1 hour' AS made,
                                interval '4 milliseconds' AS step, md5(n::text) AS hash) AS moment
     CROSS JOIN LATERAL (SELECT CAST(lpad(to_hex((extract(epoch FROM made) * 1000)::bigint), 12, '0') || '7'
                                     || left(hash, 3) || '8' || right(hash, 15) AS uuid) AS id,
                                CASE n % 200 WHEN 0 THEN 'dead' WHEN 1 THEN 'cancelled' WHEN 2 THEN 'expired'
-                                            ELSE 'succeeded' END AS state) AS ended
+                                            ELSE 'succeeded' END AS state) AS fate
+    RETURNING trace_id, id)
+    INSERT INTO job_traces (trace_id, job_id) SELECT CAST(trace_id AS uuid), id FROM ended
 """
-_SETTLED = ("VACUUM (ANALYZE) jobs", "CHECKPOINT")  # what autovacuum would do in the middle of a measurement
+_SETTLED = (
+    "VACUUM (ANALYZE) jobs, job_traces",
+    "CHECKPOINT",
+)  # what autovacuum would do in the middle of a measurement
 
 
 class Burdened(msgspec.Struct, frozen=True):
