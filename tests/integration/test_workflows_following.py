@@ -8,10 +8,14 @@ from itertools import pairwise
 from uuid import UUID
 
 import asyncpg
+import pytest
+import pytest
 
 from headrace.clock import now
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
+from headrace.errors import ConflictError
+from headrace.errors import ConflictError
 from headrace.jobs.call import Options
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.follow import follow_endings
@@ -136,17 +140,32 @@ async def test_children_are_cancelled_when_their_parent_is(road: Road) -> None:
     assert error.message == f"its parent left, the job {ids['left']}, was cancelled"
 
 
-async def test_children_are_cancelled_when_a_dead_parent_is_given_up(road: Road) -> None:
-    """A dead job is finished and cannot be cancelled; retried, it can, and its children with it."""
+@pytest.mark.parametrize("ending", [JobState.DEAD, JobState.EXPIRED])
+async def test_children_are_cancelled_when_a_dead_parent_is(road: Road, ending: JobState) -> None:
+    """A dead or expired job for which others wait can be cancelled still, and they with it; then it is a conflict."""
     ids = await start(road, chain(echo.call(1), echo.call(2), echo.call(3)))
-    await end(road, ids["1"], JobState.DEAD)
+    await end(road, ids["1"], ending)
     await follow(road)
 
-    await redrive(road, ids["1"])
     await cancel(road, ids["1"])
     await follow(road)
 
     assert await states(road, ids) == dict.fromkeys(ids, "cancelled")
+    with pytest.raises(ConflictError):
+        await cancel(road, ids["1"])
+
+
+async def test_dead_job_stays_dead_when_nobody_waits_for_it(road: Road) -> None:
+    """Without waiting children there is nothing to give up."""
+    ids = await start(road, chain(echo.call(1), echo.call(2)))
+    await end(road, ids["1"], JobState.DEAD)
+    await cancel(road, ids["2"])
+    await follow(road)
+
+    with pytest.raises(ConflictError):
+        await cancel(road, ids["1"])
+
+    assert await states(road, ids) == {"1": "dead", "2": "cancelled"}
 
 
 async def test_children_are_cancelled_when_a_running_parent_is(road: Road) -> None:

@@ -38,9 +38,9 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     ),
     JobState.RETRYING: frozenset({JobState.PENDING, JobState.CANCELLED, JobState.EXPIRED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.DEAD: frozenset({JobState.PENDING, JobState.SCHEDULED}),
+    JobState.DEAD: frozenset({JobState.PENDING, JobState.SCHEDULED, JobState.CANCELLED}),
     JobState.CANCELLED: frozenset({JobState.PENDING, JobState.SCHEDULED}),
-    JobState.EXPIRED: frozenset({JobState.PENDING, JobState.SCHEDULED}),
+    JobState.EXPIRED: frozenset({JobState.PENDING, JobState.SCHEDULED, JobState.CANCELLED}),
 }
 
 FINISHED = frozenset({JobState.SUCCEEDED, JobState.DEAD, JobState.CANCELLED, JobState.EXPIRED})

@@ -80,9 +80,9 @@ BEGIN
         WHEN 'running' THEN '{succeeded,retrying,pending,scheduled,dead,cancelled}'::job_state[]
         WHEN 'retrying' THEN '{pending,cancelled,expired}'::job_state[]
         WHEN 'succeeded' THEN '{}'::job_state[]
-        WHEN 'dead' THEN '{pending,scheduled}'::job_state[]
+        WHEN 'dead' THEN '{pending,scheduled,cancelled}'::job_state[]
         WHEN 'cancelled' THEN '{pending,scheduled}'::job_state[]
-        WHEN 'expired' THEN '{pending,scheduled}'::job_state[]
+        WHEN 'expired' THEN '{pending,scheduled,cancelled}'::job_state[]
     END) THEN
         RAISE EXCEPTION 'the job % is %: it cannot become %', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'check_violation';
