@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 
 from headrace.database.sessions import session_name
 from headrace.relay.leader import Leadership
+
+PLANNER: Final = {"jit": "off", "enable_seqscan": "off"}
+"""Every statement of a part has its index; statistics that are a minute old may make PostgreSQL think that it is not
+worth it, and read all jobs instead."""
 
 
 @asynccontextmanager
@@ -23,7 +28,7 @@ async def connected(leadership: Leadership) -> AsyncIterator[asyncpg.Connection[
         leadership.record.database_url,
         timeout=5,
         command_timeout=30,
-        server_settings={"application_name": session_name(leadership.fence.holder), "jit": "off"},
+        server_settings=PLANNER | {"application_name": session_name(leadership.fence.holder)},
     )
     try:
         yield connection

@@ -1,8 +1,8 @@
 """What waits and what is in flight, as the record says.
 
 Owns the two questions that every pass of the dispatcher asks. Both hop over partial indexes, so that they cost as much
-as there are queues with waiting jobs and jobs in flight, however many jobs wait. They decide nothing: what they say may
-be old a moment later.
+as there are queues with waiting jobs and jobs in flight, however many jobs wait: where nothing but their order says so,
+they ask for the order of the index. They decide nothing: what they say may be old a moment later.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _DEMAND = """
         SELECT (SELECT queue FROM jobs
                 WHERE state = 'pending' AND parked AND queue > parked.queue ORDER BY queue LIMIT 1)
         FROM parked WHERE parked.queue IS NOT NULL)
-    SELECT CASE WHEN EXISTS (
-               SELECT FROM jobs WHERE jobs.queue = waiting.queue AND concurrency_key IS NOT NULL
-                              AND NOT parked AND state = 'pending')
+    SELECT CASE WHEN (
+               SELECT true FROM jobs WHERE jobs.queue = waiting.queue AND concurrency_key IS NOT NULL
+                                   AND NOT parked AND state = 'pending'
+               ORDER BY concurrency_key LIMIT 1)
            THEN 'keyed' ELSE 'waiting' END AS what, queue, NULL::uuid AS worker_id, NULL::bigint AS jobs
     FROM waiting WHERE queue IS NOT NULL
     UNION ALL
@@ -45,7 +46,7 @@ _FRONTS = """
     FROM unnest($1::text[]) AS given(queue)
     CROSS JOIN LATERAL (
         SELECT priority FROM jobs
-        WHERE state = 'pending' AND NOT parked AND queue = given.queue AND task = ANY($3::text[])
+        WHERE state = 'pending' AND NOT parked AND queue = given.queue AND run_at <= now() AND task = ANY($3::text[])
         ORDER BY priority DESC, run_at, id LIMIT $2) AS front
     GROUP BY given.queue, front.priority
 """

@@ -49,8 +49,9 @@ _EXPIRE = """
 # Ordered by the partial index jobs_pending: each queue is read from its front, as far as its room reaches. The room may
 # be a quarter of a second old; a pause or a limit counts from the moment its request was answered, so the queue's row
 # is locked: what was committed meanwhile is seen, whoever changes it next waits for this statement, and where somebody
-# is at it the queue is passed over. What comes back is what a Claim is made of, in its order, and then what the claims
-# are sorted by.
+# is at it the queue is passed over. A pending job that is not due was given back by a worker that does not know its
+# task: it lets the others go first, or it would be back there at once. What comes back is what a Claim is made of, in
+# its order, and then what the claims are sorted by.
 _RELEASE = """
     WITH open AS (
         SELECT room.queue, room.n
@@ -58,18 +59,17 @@ _RELEASE = """
         WHERE NOT q.paused AND q.concurrency IS NULL AND q.rate_limit IS NULL
         FOR SHARE OF q SKIP LOCKED),
     picked AS (
-        SELECT j.id
+        SELECT j.id, j.concurrency_key
         FROM open CROSS JOIN LATERAL (
-            SELECT id FROM jobs
-            WHERE state = 'pending' AND NOT parked AND queue = open.queue AND task = ANY($3::text[])
-              AND concurrency_key IS NULL
+            SELECT id, concurrency_key FROM jobs
+            WHERE state = 'pending' AND NOT parked AND queue = open.queue AND run_at <= now() AND task = ANY($3::text[])
             ORDER BY priority DESC, run_at, id
             LIMIT open.n
             FOR UPDATE SKIP LOCKED) AS j)
     UPDATE jobs SET state = 'queued', fence = fence + 1, released_at = clock_timestamp()
-    FROM picked WHERE jobs.id = picked.id
+    FROM picked WHERE jobs.id = picked.id AND picked.concurrency_key IS NULL
     RETURNING jobs.id, fence, attempt + 1, max_attempts, task, queue, args::text, traceparent, created_at,
-              overrides::text, priority, run_at, concurrency_key
+              overrides::text, priority, run_at
 """
 
 

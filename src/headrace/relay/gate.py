@@ -51,13 +51,11 @@ RELEASE = """
             LIMIT greatest(given.allowed, 0) + given.depth) AS j
         WHERE given.allowed > 0),
     held AS (
-        SELECT queue, key,
-               (SELECT count(*) FROM jobs
-                WHERE jobs.queue = of.queue AND concurrency_key = of.key AND concurrency_key IS NOT NULL
-                  AND NOT parked AND state IN ('queued', 'running')) AS jobs
-        FROM (SELECT DISTINCT queue, key FROM met WHERE key IS NOT NULL) AS of),
+        SELECT queue, concurrency_key AS key, count(*) AS jobs FROM jobs
+        WHERE queue = ANY($1::text[]) AND concurrency_key IS NOT NULL AND NOT parked AND state IN ('queued', 'running')
+        GROUP BY queue, concurrency_key),
     ranked AS (
-        SELECT met.*, met.key IS NULL OR held.jobs + row_number() OVER (
+        SELECT met.*, met.key IS NULL OR coalesce(held.jobs, 0) + row_number() OVER (
                    PARTITION BY met.queue, met.key ORDER BY priority DESC, run_at, id) <= per_key AS goes
         FROM met LEFT JOIN held ON held.queue = met.queue AND held.key = met.key),
     placed AS (

@@ -40,26 +40,25 @@ _WALK = """
 """
 
 # Where a key was just let go, whatever holds it no more makes room; where it was only come across, a job that is back
-# in the line already counts as well, or each walk would bring back another one. A job that no live worker knows stays.
+# in the line already counts as well, or each walk would bring back another one. What is in the line is found at its
+# place in the index, by the order: to look for it would read the whole line. A job that no live worker knows stays.
 _RETURN = """
     WITH free AS (
-        SELECT k.queue, k.key, limits.per_key - held.jobs AS room
-        FROM unnest($1::text[], $2::text[], $3::boolean[]) AS k(queue, key, let_go)
+        SELECT k.queue, k.key, limits.per_key - k.held - CASE WHEN k.let_go THEN 0 ELSE (
+                   SELECT count(*) FILTER (WHERE line.concurrency_key = k.key)::integer FROM (
+                       SELECT concurrency_key FROM jobs
+                       WHERE queue = k.queue AND state = 'pending' AND NOT parked AND concurrency_key IS NOT NULL
+                         AND concurrency_key >= k.key AND task = ANY($5::text[])
+                       ORDER BY concurrency_key LIMIT limits.per_key) AS line) END AS room
+        FROM unnest($1::text[], $2::text[], $3::integer[], $4::boolean[]) AS k(queue, key, held, let_go)
         CROSS JOIN LATERAL (
-            SELECT coalesce((SELECT per_key_concurrency FROM queues WHERE name = k.queue), 1) AS per_key) AS limits
-        CROSS JOIN LATERAL (
-            SELECT count(*)::integer AS jobs FROM (
-                SELECT FROM jobs
-                WHERE queue = k.queue AND concurrency_key = k.key AND concurrency_key IS NOT NULL AND NOT parked
-                  AND (state IN ('queued', 'running')
-                       OR (state = 'pending' AND NOT k.let_go AND task = ANY($4::text[])))
-                LIMIT limits.per_key) AS counted) AS held)
+            SELECT coalesce((SELECT per_key_concurrency FROM queues WHERE name = k.queue), 1) AS per_key) AS limits)
     UPDATE jobs SET parked = false
     FROM free CROSS JOIN LATERAL (
         SELECT id FROM jobs
         WHERE state = 'pending' AND parked AND queue = free.queue AND concurrency_key = free.key
-          AND task = ANY($4::text[])
-        ORDER BY priority DESC, run_at, id LIMIT free.room
+          AND task = ANY($5::text[])
+        ORDER BY priority DESC, run_at, id LIMIT greatest(free.room, 0)
         FOR UPDATE SKIP LOCKED) AS next
     WHERE jobs.id = next.id
     RETURNING jobs.id
@@ -97,9 +96,10 @@ class Parking:
         keys = [*let_go, *come_across]
         if not keys:
             return 0
+        held = [self._held.get(key, 0) for key in keys]
         marks = [key in let_go for key in keys]
         names = [queue for queue, _ in keys], [key for _, key in keys]
-        return len(await connection.fetch(_RETURN, *names, marks, tasks))
+        return len(await connection.fetch(_RETURN, *names, held, marks, tasks))
 
     async def _let_go(self, connection: asyncpg.Connection[asyncpg.Record], queues: Sequence[str]) -> set[KeyOf]:
         held = {(row[0], row[1]): row[2] for row in await connection.fetch(_HELD, queues)}
