@@ -9,12 +9,10 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest
 
 from headrace.clock import now
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
-from headrace.errors import ConflictError
 from headrace.errors import ConflictError
 from headrace.jobs.call import Options
 from headrace.jobs.cancel import cancel_job

@@ -37,7 +37,11 @@ class Model:
     def able(self, action: str) -> list[str]:
         """Return the jobs to which this can happen."""
         before = {"succeed": ("pending",), "die": ("pending",), "retry": STOPPED}.get(action, NOT_IN_TIME)
-        return sorted(name for name, state in self.states.items() if state in before)
+        return sorted(
+            name
+            for name, state in self.states.items()
+            if state in before or (action == "cancel" and state in {"dead", "expired"} and self._is_awaited(name))
+        )
 
     def act(self, action: str, name: str) -> None:
         """Let it happen."""
@@ -58,6 +62,9 @@ class Model:
         for child in self._children(name):
             if self.states[child] == "scheduled" and name in self.awaited[child]:
                 self._cancel(child)
+
+    def _is_awaited(self, name: str) -> bool:
+        return any(self.states[child] == "scheduled" and name in self.awaited[child] for child in self.after)
 
     def _children(self, name: str) -> list[str]:
         return [child for child, parents in self.after.items() if name in parents]
