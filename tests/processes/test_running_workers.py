@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -161,6 +162,23 @@ async def test_task_that_blocks_the_loop_is_named(world: World, tmp_path: Path) 
     await fill_gauges(metrics, world.record)
     assert 'headrace_loop_blocks{task="trial.block"} 1.0' in metrics.render().decode()
     assert other
+
+
+async def test_nobody_is_accused_when_the_process_was_paused(world: World, tmp_path: Path) -> None:
+    """SIGSTOP stops the watch with the loop: what the loop was at has nothing to do with it."""
+    world.relay()
+    world.worker()
+    (pid,) = await world.registered("worker")
+    await world.enqueue(sleep.call(60.0))
+
+    for _ in range(2):
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1.5)  # the pause itself
+        os.kill(pid, signal.SIGCONT)
+        (after,) = await world.enqueue(echo.call(1))
+        await world.finished(after)
+
+    assert not [line for line in said(tmp_path) if "loop_blocked" in line]
 
 
 async def test_workers_serve_the_queues_that_their_settings_name(world: World) -> None:
