@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import msgspec
 from redis.asyncio import Redis
-from taskiq.receiver import Receiver
 
 from headrace import diagnostics
 from headrace.application import Registry, combine
@@ -25,13 +24,13 @@ from headrace.database.record import Record
 from headrace.database.states import FINISHED, JobState
 from headrace.jobs.model import Claim
 from headrace.jobs.queries import Job, job_by_id
-from headrace.loops import Stop
 from headrace.relay.following import following
 from headrace.relay.process import stand_by
 from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
-from headrace.resources import Resources, build_broker, open_resources
+from headrace.resources import Resources, open_resources
 from headrace.settings import Settings
 from headrace.tasks.broker import RecordBroker
+from headrace.testing import working as guest
 from headrace.transaction import Transaction, transaction
 from tests import trial
 
@@ -121,14 +120,9 @@ async def open_road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
 @asynccontextmanager
 async def relaying(settings: Settings) -> AsyncIterator[None]:
     """Run the job parts of a relay for the block."""
-    stop = Stop()
-    relay = asyncio.create_task(stand_by(settings, stop, migrations=MIGRATIONS, parts=PARTS))
-    try:
+    relay = guest.running(lambda stop: stand_by(settings, stop, migrations=MIGRATIONS, parts=PARTS), BOUND_SECONDS)
+    async with relay:
         yield
-    finally:
-        stop.set()
-        async with asyncio.timeout(BOUND_SECONDS):
-            await relay
 
 
 @asynccontextmanager
@@ -136,31 +130,9 @@ async def working(
     road: Road, settings: Settings | None = None, *, at_once: int | None = None
 ) -> AsyncIterator[RecordBroker]:
     """Run a worker under Taskiq's own receiver for the block, which starts `at_once` jobs of those it has won."""
-    chosen = settings or road.settings
-    bound = {name: task.broker for name, task in road.registry.tasks.items()}
-    broker = build_broker(chosen, road.registry)
-    for name, task in road.registry.tasks.items():
-        task.broker = bound[name]  # the test sends through its own broker, as an API process does
-    broker.is_worker_process = True
-    finish = asyncio.Event()
-    receiver = Receiver(broker, max_async_tasks=at_once or chosen.worker_concurrency)
-    listening = asyncio.create_task(receiver.listen(finish))
-    try:
-        await _registered(road, broker, listening)
+    resources = replace(road.resources, settings=settings or road.settings)
+    async with guest.working(resources, at_once=at_once, seconds=BOUND_SECONDS) as broker:
         yield broker
-    finally:
-        finish.set()
-        async with asyncio.timeout(BOUND_SECONDS * 2):
-            await listening
-            await broker.shutdown()
-
-
-async def _registered(road: Road, broker: RecordBroker, listening: asyncio.Task[None]) -> None:
-    async with asyncio.timeout(BOUND_SECONDS):
-        while not await road.driver.fetchval("SELECT 1 FROM processes WHERE id = $1", broker.worker.identity.id):
-            if listening.done():
-                listening.result()
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
