@@ -1,8 +1,8 @@
 """`/console`: the files of the operator's pages.
 
-Owns the serving of four static files. Whoever opens them sees nothing yet: the pages ask for an API key, keep it for
-the browser's session, and read everything over the public API with it. They load nothing from elsewhere and run no
-inline script, so that a hostile text in a job can do no harm.
+Owns the serving of the static files in `page`. Whoever opens them sees nothing yet: the pages ask for an API key, keep
+it for the browser's session, and read everything over the public API with it. They load nothing from elsewhere and run
+no inline script, so that a hostile text in a job can do no harm.
 """
 
 from __future__ import annotations
