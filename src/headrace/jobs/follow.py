@@ -42,25 +42,28 @@ _TAKE: Final = f"""
     RETURNING job_id, state::text, fence
 """  # noqa: S608 - our own number
 
+# As text, so that no statistics can lead to the index of all jobs that wait: each of these is found by its id.
+_WAITS: Final = "CAST(jobs.state AS text) = 'scheduled' AND jobs.waits_for > 0"
+
 # A child that waits has never started, so what is below a cancelled job is cancelled here and now, level by level. All
 # children are among the first; where there are more below them than the limit, their own endings lead on. Links that
 # are found twice are followed once: a graph has far more ways than links.
 _CANCEL_CHILDREN: Final = f"""
     WITH RECURSIVE doomed(id, parent_id, name) AS (
-        SELECT l.child_id, l.parent_id, l.name FROM job_parents l JOIN jobs c ON c.id = l.child_id
+        SELECT l.child_id, l.parent_id, l.name FROM job_parents l JOIN jobs ON jobs.id = l.child_id
         WHERE l.parent_id = ANY($1::uuid[]) AND l.needs = 'succeeded' AND l.satisfied_at IS NULL
-          AND c.state = 'scheduled' AND c.waits_for > 0
+          AND {_WAITS}
         UNION
         SELECT l.child_id, l.parent_id, l.name
-        FROM doomed d JOIN job_parents l ON l.parent_id = d.id JOIN jobs c ON c.id = l.child_id
-        WHERE l.needs = 'succeeded' AND l.satisfied_at IS NULL AND c.state = 'scheduled' AND c.waits_for > 0),
+        FROM doomed d JOIN job_parents l ON l.parent_id = d.id JOIN jobs ON jobs.id = l.child_id
+        WHERE l.needs = 'succeeded' AND l.satisfied_at IS NULL AND {_WAITS}),
     one AS (
         SELECT DISTINCT ON (id) id, parent_id, name
         FROM (SELECT * FROM doomed LIMIT {_ENOUGH_LINKS + MOST_STEPS}) AS first ORDER BY id, parent_id),
     locked AS (SELECT j.id FROM jobs j JOIN one ON one.id = j.id ORDER BY j.id FOR NO KEY UPDATE OF j),
     cancelled AS (
         UPDATE jobs SET state = 'cancelled', finished_at = clock_timestamp(), cancel_requested_at = clock_timestamp()
-        FROM locked WHERE jobs.id = locked.id AND jobs.state = 'scheduled' AND jobs.waits_for > 0
+        FROM locked WHERE jobs.id = locked.id AND {_WAITS}
         RETURNING jobs.id, jobs.attempt, jobs.fence, jobs.trace_id)
     INSERT INTO job_attempts (job_id, attempt, fence, outcome, type, message, traceback, trace_id)
     SELECT c.id, c.attempt, c.fence, 'cancelled', 'ParentCancelled',
