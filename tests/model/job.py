@@ -176,14 +176,27 @@ class Model:
         return True
 
     def lose(self, worker: UUID) -> None:
-        """The worker has died: its jobs are tried again, as long as attempts are left and it is not the third time."""
-        for job in self.jobs.values():
+        """The worker has died: its jobs are tried again, as long as attempts are left and it is not the third time.
+
+        Those of which it is the second time begin an hour apart.
+        """
+        suspects = 0
+        for job in sorted(self.jobs.values(), key=lambda one: one.id):
             if job.state is JobState.RUNNING and job.worker == worker:
                 lost = job.lost + 1
                 is_over = lost >= MAX_LOSSES or job.attempt >= job.max_attempts
                 state = JobState.DEAD if is_over else JobState.PENDING
                 state = JobState.CANCELLED if job.cancel_requested else state
                 self.change(job, state=state, lost=lost, rows=job.rows + 1)
+                if state is JobState.PENDING and lost > 1:
+                    if suspects:
+                        self.change(
+                            self.jobs[job.id],
+                            state=JobState.RETRYING,
+                            run_at=self.hour + suspects,
+                            place=self.next_place(),
+                        )
+                    suspects += 1
 
     def cancel(self, job_id: UUID) -> JobState:
         """Cancel; return the state."""

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.clock import new_id, now
-from headrace.database.states import JobState
+from headrace.database.states import REDRIVABLE, JobState
 from headrace.jobs.call import Options
 from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.retry import Cancel, PermanentError, Retry, Snooze
 from headrace.tasks.outcome import cancelled, failed, handed_back, returned, succeeded
-from tests.model.job import MAX_LOSSES, SLOTS, Limits, Model, RefusedError, Wish
+from tests.model.job import SLOTS, UNDER_WAY, Limits, Model, RefusedError, Wish
 from tests.model.real import Real
 
 HOUR: Final = 3600.0
@@ -34,7 +34,7 @@ _QUEUES: Final = st.sampled_from(QUEUES)
 WISHES: Final = st.one_of(
     st.builds(Wish, queue=_QUEUES),
     st.builds(Wish, queue=_QUEUES, priority=st.sampled_from([0, 9]), max_attempts=st.integers(1, 3)),
-    st.builds(Wish, queue=_QUEUES, delay=st.integers(1, 2), expires=st.sampled_from([None, 1, 3])),
+    st.builds(Wish, queue=_QUEUES, delay=st.integers(0, 2), expires=st.sampled_from([None, 1, 2])),
     st.builds(Wish, queue=_QUEUES, concurrency_key=st.sampled_from(["busy", "idle"])),
     st.builds(
         Wish, queue=_QUEUES, unique_key=st.sampled_from(["one", "two"]), unique_for=st.sampled_from([None, 1, 2])
@@ -164,18 +164,35 @@ class JobsMachine(RuleBasedStateMachine):
         self._model.lose(self._worker)
         self._worker = self._real.register(SLOTS)
 
-    @rule()
-    def poison(self) -> None:
-        """Workers die one after the other under what they have just started."""
-        for _ in range(MAX_LOSSES):
-            self.start()
-            self.lose_worker()
+    @rule(hours=HOURS)
+    def wake_zombies(self, hours: int) -> None:
+        """A worker is stopped, its jobs are started elsewhere, and then it wakes up with its outcomes."""
+        self.start()
+        zombies = self._current()
+        self.lose_worker()
+        if hours:
+            self.wait(hours)
+        self.start()
+        for zombie in zombies:
+            self._settle(succeeded(zombie, "late"))
+
+    @rule(hours=st.integers(1, 2))
+    def deliver_late(self, hours: int) -> None:
+        """Redis loses the belt, and finds it again after the jobs were released anew."""
+        known = len(self._belt)
+        self.dispatch()
+        late = self._belt[known:]
+        self.wait(hours)
+        self.lose_belt()
+        self.dispatch()
+        for entry in late:
+            self._claim(entry)
 
     @precondition(lambda self: self._model.jobs)
     @rule(pick=PICKS)
     def cancel(self, pick: int) -> None:
         """An operator cancels a job."""
-        job_id = self._one_of_jobs(pick)
+        job_id = self._one_of_jobs(pick, UNDER_WAY)
         try:
             expected = self._model.cancel(job_id)
         except RefusedError:
@@ -186,7 +203,7 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(pick=PICKS)
     def redrive(self, pick: int) -> None:
         """An operator gives a job another chance."""
-        job_id = self._one_of_jobs(pick)
+        job_id = self._one_of_jobs(pick, REDRIVABLE)
         try:
             self._model.redrive(job_id, GRANTED)
             expected = True
@@ -238,12 +255,19 @@ class JobsMachine(RuleBasedStateMachine):
 
     def _one_of_won(self, pick: int) -> Claim:
         """Return an attempt: two times in three one that is under way, else any one, which may be a zombie's."""
-        current = [won for won in self._won if self._model.is_current(won.job_id, won.fence)]
+        current = self._current()
         among = current if current and pick % 3 else self._won
         return among[-1 - pick % len(among)]
 
-    def _one_of_jobs(self, pick: int) -> UUID:
-        return sorted(self._model.jobs)[pick % len(self._model.jobs)]
+    def _current(self) -> list[Claim]:
+        return [won for won in self._won if self._model.is_current(won.job_id, won.fence)]
+
+    def _one_of_jobs(self, pick: int, states: frozenset[JobState]) -> UUID:
+        """Return a job: two times in three one in these states, else any one."""
+        every = sorted(self._model.jobs)
+        wanted = [job_id for job_id in every if self._model.jobs[job_id].state in states]
+        among = wanted if wanted and pick % 3 else every
+        return among[pick % len(among)]
 
 
 def _options(wish: Wish) -> Options:

@@ -58,6 +58,9 @@ _STAND: Final = """
 """
 
 
+HOUR_SECONDS = 3600.0
+
+
 class Real:
     """The record and the belt, driven step by step."""
 
@@ -103,7 +106,7 @@ class Real:
         """Let every lease run out, and rescue twice, as relay and clock may."""
         self._run(self._road.driver.execute(_FORGET))
         for _ in range(2):
-            self._run(rescue_once(self._road.record, lease_seconds=0.0))
+            self._run(rescue_once(self._road.record, lease_seconds=0.0, apart_seconds=HOUR_SECONDS))
 
     def cancel(self, job_id: UUID) -> JobState | None:
         """Cancel, and return the state; None where it was refused."""
