@@ -96,6 +96,7 @@ async def _drain(stage: Stage, sizes: Sizes) -> list[table.Row]:
         for _ in range(sizes.turns):
             await _turn(stage, Load(sizes.jobs, workers), ready, (ours, theirs))
         rows += table.drain_rows(workers, ours, theirs)
+        rows += table.unfinished_rows(workers, [peer.name for peer in ALL if not ready[peer.name].reason], theirs)
     return rows
 
 
@@ -110,9 +111,13 @@ async def _turn(
                 ours.append(await drain_headrace(stage, load, receiver.environment))
                 assert receiver.spans, "nothing was traced"
         one = ready[peer.name]
-        if not one.reason:
+        if one.reason:
+            continue
+        try:
             drained = await drain_peer(stage, peer, python=one.python, jobs=load.jobs, workers=load.workers)
             theirs[peer.name].append(drained)
+        except TimeoutError:  # its last words are shown; what it did in other turns counts
+            print(f"{peer.name}: not all of its jobs were finished", file=sys.stderr)
 
 
 async def _enqueue(stage: Stage, sizes: Sizes) -> list[table.Row]:

@@ -62,11 +62,15 @@ def door_rows(doors: Doors) -> list[Row]:
 def drain_rows(workers: int, ours: Sequence[Drained], theirs: Mapping[str, Sequence[Drained]]) -> list[Row]:
     """Return the drain with so many worker processes beside each peer that was measured."""
     own = statistics.median(drained.rate for drained in ours)
-    what = f"drain, {workers} worker {'process' if workers == 1 else 'processes'}"
+    what = _drain(workers)
     cost = min(ours, key=lambda drained: drained.whole_cost)
     parts = ", ".join(f"{name} {microseconds:.0f}" for name, microseconds in cost.cost.items())
     rows = [Row(what, f"{own:,.0f}/s", f"µs of processor time a job: {parts}", f"{cost.whole_cost:.0f} µs", "", None)]
     return rows + [_beside(what, own, peer, theirs[peer.name]) for peer in ALL if theirs.get(peer.name)]
+
+
+def _drain(workers: int) -> str:
+    return f"drain, {workers} worker {'process' if workers == 1 else 'processes'}"
 
 
 def _beside(what: str, own: float, peer: Peer, runs: Sequence[Drained]) -> Row:
@@ -85,6 +89,16 @@ def missing_rows(ready: Mapping[str, Ready]) -> list[Row]:
         Row(f"drain beside {name}", "not measured", one.reason, "", "", None)
         for name, one in ready.items()
         if one.reason
+    ]
+
+
+def unfinished_rows(workers: int, ready: Sequence[str], theirs: Mapping[str, Sequence[Drained]]) -> list[Row]:
+    """Return the peers that have finished their jobs in no turn."""
+    reason = "it did not finish its jobs in any turn"
+    return [
+        Row(f"{_drain(workers)}, beside {name}", "not measured", reason, "", "", None)
+        for name in ready
+        if not theirs.get(name)
     ]
 
 

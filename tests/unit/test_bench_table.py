@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from bench import table
+from bench.backlog import Drained
 from bench.doors import Doors, Round
-from bench.drain import Drained
 from bench.events import Latency, Moved
 from bench.load import Taken, request
+from bench.peer_setup import Ready
+from bench.plans import statements_in
 
 
 def taken(rate: float) -> Taken:
@@ -34,20 +36,48 @@ def test_doors_count_with_the_median_of_their_ratios_when_there_are_turns() -> N
     assert (confirm.figure, confirm.reached) == ("31%", True)
 
 
-@pytest.mark.parametrize(("ours", "reached"), [(2000, True), (1900, False)])
-def test_drain_reaches_its_target_when_it_is_twice_as_fast(ours: float, reached: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """The ratio of the same turn counts."""
-    row = table.drain_row([drained(ours)], [drained(1000)])
+@pytest.mark.parametrize(("ours", "reached"), [(3000, True), (2900, False)])
+def test_drain_reaches_its_target_when_it_is_three_times_as_fast_as_taskiq(ours: float, reached: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """The ratio of the medians of one run counts; a peer that was not measured has no line here."""
+    own, row = table.drain_rows(1, [drained(ours)], {"taskiq": [drained(1000), drained(900), drained(1100)]})
 
+    assert own.reached is None
     assert row.reached is reached
+    assert row.beside.startswith("taskiq 1,000/s")
 
 
-def test_cost_is_the_sum_over_the_processes() -> None:
+def test_drain_shows_the_processor_time_of_a_job_as_the_sum_over_the_processes() -> None:
     """Processor time of one job, whoever spends it."""
-    row = table.cost_row([drained(1)], [drained(1)])
+    (row,) = table.drain_rows(2, [drained(1)], {})
 
     assert row.figure == "110 µs"
-    assert row.reached is None
+    assert row.what == "drain, 2 worker processes"
+
+
+def test_peer_has_a_line_with_the_reason_when_it_cannot_be_installed(tmp_path: Path) -> None:
+    """A table without it would look as if nobody had asked."""
+    ready = {"arq": Ready(tmp_path, "0.28.0", "no such package"), "saq": Ready(tmp_path, "0.26.4")}
+
+    (row,) = table.missing_rows(ready)
+
+    assert (row.what, row.measured, row.beside) == ("drain beside arq", "not measured", "no such package")
+
+
+def test_plans_are_asked_for_each_statement_on_jobs_once_when_a_log_repeats_them() -> None:
+    """Statements on other tables, and what is no statement, are passed over; lines that belong together stay so."""
+    log = """2026-11-21 03:01:26.678 UTC [14326] LOG:  execute __asyncpg_stmt_3__:
+\t    UPDATE jobs SET state = 'queued'
+\t    WHERE id = $1
+2026-11-21 03:01:26.678 UTC [14326] DETAIL:  Parameters: $1 = 'jobs'
+2026-11-21 03:01:26.679 UTC [14326] LOG:  statement: SELECT name FROM queues
+2026-11-21 03:01:26.679 UTC [14327] LOG:  execute <unnamed>: \n\t    UPDATE jobs SET state = 'queued'
+\t    WHERE id = $1
+2026-11-21 03:01:26.680 UTC [14327] LOG:  checkpoint starting: time
+"""
+
+    found = statements_in(log.splitlines())
+
+    assert found == ["UPDATE jobs SET state = 'queued'\nWHERE id = $1"]
 
 
 def test_latency_is_told_by_percentiles() -> None:
