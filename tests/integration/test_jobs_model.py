@@ -12,10 +12,8 @@ from tests.model.machine import JobsMachine
 from tests.model.real import Real
 from tests.road import open_road
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-]  # a failure takes its time: it is made small before it is shown
+# a failure takes its time: it is made small before it is shown
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 EXAMPLES = settings(
     max_examples=60,
