@@ -21,6 +21,7 @@ from sqlalchemy import text
 from headrace.application import Application
 from headrace.database.states import FINISHED
 from headrace.jobs.call import Enqueueable
+from headrace.loops import Stop
 from headrace.relay.process import parts_of, stand_by
 from headrace.settings import Settings
 from headrace.subscribers.process import consume
@@ -122,11 +123,14 @@ async def drained(
         chosen = settings or Settings(log_level="warning", lease_seconds=1.0, shutdown_seconds=5.0)
         chosen = msgspec.structs.replace(chosen, database_url=url, redis_url=stores.redis_url)
         resources = await stack.enter_async_context(open_application(chosen, registry))
-        parts = parts_of(registry.tasks)
-        relay = running(lambda stop: stand_by(chosen, stop, parts=parts, migrations=registry.migrations), _END_SECONDS)
-        await stack.enter_async_context(relay)
+        parts, end = parts_of(registry.tasks), Stop()
+        for process in (
+            lambda stop: stand_by(chosen, stop, parts=parts, migrations=registry.migrations),
+            lambda stop: consume(chosen, registry, stop),
+        ):
+            await stack.enter_async_context(running(process, _END_SECONDS, end))
         await stack.enter_async_context(working(resources, seconds=_END_SECONDS))
-        await stack.enter_async_context(running(lambda stop: consume(chosen, registry, stop), _END_SECONDS))
+        stack.callback(end.set)  # all end at the same time
         yield Drained(resources)
 
 

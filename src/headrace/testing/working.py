@@ -23,9 +23,11 @@ _REGISTERED: Final = text("SELECT EXISTS (SELECT FROM processes WHERE id = :id)"
 
 
 @asynccontextmanager
-async def running(part: Callable[[Stop], Coroutine[Any, Any, None]], seconds: float) -> AsyncIterator[None]:
+async def running(
+    part: Callable[[Stop], Coroutine[Any, Any, None]], seconds: float, stop: Stop | None = None
+) -> AsyncIterator[None]:
     """Run what takes a stop flag for the block, and let it end in order, within so many seconds."""
-    stop = Stop()
+    stop = stop or Stop()
     task = asyncio.create_task(part(stop))
     try:
         yield
