@@ -9,6 +9,7 @@ release that makes them count from the moment of their answer.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,8 @@ from headrace.relay.sharing import Served, Wish, serving, share
 MAX_RELEASE = 500
 """How many jobs of one queue a pass releases at most."""
 _AHEAD_SECONDS = 0.05
-_MEMORY = 0.7
+_MEMORY_SECONDS = 0.1
+"""Over how long rates are smoothed: jobs that end together must not look like a flood of short ones."""
 _REFRESH_SECONDS = 0.25
 _SOON_SECONDS = 0.1
 """A queue that opens within this is worth looking often."""
@@ -209,10 +211,11 @@ class Room:
             return
         self._measured_at = time.monotonic()
         finished: dict[str, int] = {}
+        weight = 1 - math.exp(-elapsed / _MEMORY_SECONDS)
         for queue in self._in_flight.keys() | in_flight.keys():
             finished[queue] = max(0, self._in_flight.get(queue, 0) - in_flight.get(queue, 0))
             before = self._rates.get(queue, 0.0)
-            self._rates[queue] = _MEMORY * before + (1 - _MEMORY) * finished[queue] / elapsed
+            self._rates[queue] = before + weight * (finished[queue] / elapsed - before)
         self._in_flight = in_flight
         self.paces.count(finished, in_flight)
 
