@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.jobs.forecast import Forecast, Keyed, Line, Rated, Seconds, forecast
+from headrace.jobs.forecast import Forecast, Line, Rated, Seconds, forecast
 
 BUSY = Line(position=101, ahead=90, in_flight=10, slots=10, pace=20.0)
 
@@ -74,19 +74,11 @@ def test_rate_is_waited_for_when_it_is_slower_than_the_workers(
     assert start.high == pytest.approx(high)
 
 
-def test_key_is_waited_for_when_it_is_busy() -> None:
-    """Jobs of one key run one after the other, each about as long as the queue's jobs run."""
-    line = Line(position=1, ahead=0, in_flight=10, slots=20, pace=5.0, keyed=Keyed(ahead=2, in_flight=1, limit=1))
+def test_nothing_is_said_when_a_key_is_busy() -> None:
+    """How long the holders of a key run, nobody knows: not even the pace of the queue says it."""
+    line = Line(position=1, ahead=0, in_flight=1, slots=20, pace=50.0, ahead_of_key=2)
 
-    free = start_of(msgspec.structs.replace(line, keyed=Keyed(0, 0, 1)))
-    busy = start_of(line)
+    found = forecast(line)
 
-    assert free.likely == 0.05
-    assert busy.likely == pytest.approx(3 * 10 / 5)
-
-
-def test_nothing_is_said_when_a_key_is_busy_and_no_job_has_ended() -> None:
-    """How long its holder runs, nobody knows."""
-    line = Line(position=1, ahead=0, in_flight=1, slots=20, pace=None, keyed=Keyed(0, 1, 1))
-
-    assert forecast(line).start_in_seconds is None
+    assert found.start_in_seconds is None
+    assert "2 jobs with its concurrency key must end first" in found.basis

@@ -16,7 +16,7 @@ from sqlalchemy import Row, text
 from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.errors import NotFoundError
-from headrace.jobs.forecast import Forecast, Keyed, Line, Rated, forecast
+from headrace.jobs.forecast import Forecast, Line, Rated, forecast
 from headrace.jobs.limits import LimitStanding, standing_limits
 from headrace.jobs.parents import Parent, parents_of
 from headrace.jobs.reasons import Facts, LiveWorker, Reason, reasons_of
@@ -121,7 +121,7 @@ def _line(row: Row[Any], facts: Facts) -> Line:
         pace=row.pace,
         due_in_seconds=(facts.run_at - facts.now).total_seconds() if facts.is_not_due else 0.0,
         rated=_rated(facts),
-        keyed=_keyed(row, limits) if facts.state is not JobState.QUEUED else None,
+        ahead_of_key=_ahead_of_key(row, limits) if facts.state is not JobState.QUEUED else 0,
         unknowable=_unknowable(row, facts),
     )
 
@@ -134,8 +134,9 @@ def _rated(facts: Facts) -> Rated | None:
     return Rated(rate.limit, rate.per_seconds, opens_in)
 
 
-def _keyed(row: Row[Any], limits: LimitStanding) -> Keyed | None:
-    return None if limits.key_limit is None else Keyed(row.key_ahead, len(limits.holders), limits.key_limit)
+def _ahead_of_key(row: Row[Any], limits: LimitStanding) -> int:
+    """Return how many jobs with its concurrency key must end before a job may start."""
+    return 0 if limits.key_limit is None else max(0, row.key_ahead + len(limits.holders) + 1 - limits.key_limit)
 
 
 def _unknowable(row: Row[Any], facts: Facts) -> str | None:

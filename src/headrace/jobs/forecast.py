@@ -20,8 +20,6 @@ _SLACK_SECONDS: Final = 1.0
 _PACE_ERROR: Final = 0.4
 """The pace is a mean of twenty busy seconds at most, of which the first was busy in part only."""
 _CHANCE: Final = 1.5
-_KEY_ERROR: Final = 0.75
-"""How long the jobs of one key run is known only from all jobs of the queue."""
 
 
 class Seconds(msgspec.Struct, frozen=True):
@@ -51,14 +49,6 @@ class Rated(msgspec.Struct, frozen=True):
     opens_in_seconds: float
 
 
-class Keyed(msgspec.Struct, frozen=True):
-    """The line of one concurrency key: how many wait before the job and are under way, and how many may be."""
-
-    ahead: int
-    in_flight: int
-    limit: int
-
-
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """What a job waits for at one moment."""
 
@@ -73,7 +63,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs that lately left the workers per second."""
     due_in_seconds: float = 0.0
     rated: Rated | None = None
-    keyed: Keyed | None = None
+    ahead_of_key: int = 0
+    """Jobs with its concurrency key that must end first."""
     unknowable: str | None = None
     """Why nothing can be said, where that is so."""
 
@@ -118,14 +109,11 @@ def _by_rate(line: Line) -> tuple[Seconds | None, str]:
 
 
 def _by_key(line: Line) -> tuple[Seconds | None, str]:
-    keyed = line.keyed
-    if keyed is None or (must_end := keyed.ahead + keyed.in_flight + 1 - keyed.limit) <= 0:
+    must_end = line.ahead_of_key
+    if must_end <= 0:
         return Seconds(0.0, 0.0, 0.0), ""
-    basis = f"{must_end} with its concurrency key must end first"
-    if not line.pace or not line.in_flight:
-        return None, f"{basis}, and how long they run is not known"
-    runs_seconds = line.in_flight / line.pace  # Little's law: as many are in flight as leave while one of them stays
-    return _around(must_end, must_end * runs_seconds / keyed.limit, _KEY_ERROR), basis
+    noun = "job" if must_end == 1 else "jobs"
+    return None, f"{must_end} {noun} with its concurrency key must end first, and how long they run is not known"
 
 
 def _around(count: int, likely: float, error: float) -> Seconds:
