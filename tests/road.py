@@ -130,7 +130,7 @@ async def working(
     road: Road, settings: Settings | None = None, *, at_once: int | None = None
 ) -> AsyncIterator[RecordBroker]:
     """Run a worker under Taskiq's own receiver for the block, which starts `at_once` jobs of those it has won."""
-    resources = replace(road.resources, settings=settings or road.settings)
+    resources = replace(road.resources, settings=settings or road.settings, registry=road.registry)
     async with guest.working(resources, at_once=at_once, seconds=BOUND_SECONDS) as broker:
         yield broker
 

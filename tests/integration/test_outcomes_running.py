@@ -200,3 +200,31 @@ async def test_retry_with_other_arguments_runs_with_them_and_keeps_those_of_befo
     assert msgspec.json.decode(job.args) == {"error": "permanent"}
     assert [(msgspec.json.decode(one.args), one.attempt) for one in job.former_args] == [({"error": "value"}, 1)]
     assert [error.type for error in job.errors] == ["ValueError", "PermanentError", "PermanentError"]
+
+
+async def test_jobs_that_were_lost_together_twice_are_tried_again_one_after_another(road: Road) -> None:
+    """At first all at once; then apart, so that the one that kills its workers is found and the others survive."""
+    ids = await road.enqueue(*(echo.call(n) for n in range(4)))
+
+    at_once = await lose_all(road)
+    apart = await lose_all(road)
+    delays = await road.driver.fetch("SELECT extract(epoch FROM run_at - now())::float8 FROM jobs ORDER BY id")
+
+    assert at_once == [JobState.PENDING] * 4
+    assert apart == [JobState.PENDING] + [JobState.RETRYING] * 3
+    assert [round(row[0]) for row in delays[1:]] == [2, 4, 6]
+    assert len(ids) == 4
+
+
+async def lose_all(road: Road) -> list[JobState]:
+    """Let all jobs be claimed by a worker that is dead at once, and rescue them."""
+    await road.driver.execute("UPDATE jobs SET state = 'pending', run_at = now() WHERE state = 'retrying'")
+    await road.driver.execute("UPDATE jobs SET state = 'queued'")
+    await road.driver.execute(
+        "UPDATE jobs SET state = 'running', attempt = attempt + 1, fence = fence + 1, worker_id = $1, "
+        "started_at = now()",
+        new_id(),
+    )
+    await rescue_once(road.record, lease_seconds=0.0)
+    states = await road.driver.fetch("SELECT state FROM jobs ORDER BY id")
+    return [JobState(row["state"]) for row in states]

@@ -77,3 +77,21 @@ async def test_new_jobs_wait_for_the_new_version_and_old_names_run_when_the_old_
 
     assert waiting == {"pending": 20, "succeeded": 1}
     assert {(job.state, job.attempt, len(job.errors)) for job in jobs} == {(JobState.SUCCEEDED, 1, 0)}
+
+
+async def test_innocent_jobs_survive_when_one_beside_them_kills_each_worker(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    """All of them lose two workers, together; then each has a time for itself, and only the culprit is quarantined."""
+    settings = msgspec.structs.replace(
+        settings_of(database_url, redis_url), applications="tests.outcomes:application", worker_concurrency=20
+    )
+    async with open_world(settings, tmp_path) as world:
+        innocent = await world.enqueue(*(outcomes.wait.call(0.8) for _ in range(4)))
+        (poison,) = await world.enqueue(outcomes.poison.call(signals=5))
+        world.relay()
+        world.worker()
+        jobs = [await world.finished(job_id, 60) for job_id in [poison, *innocent]]
+
+    assert [job.state for job in jobs] == [JobState.DEAD] + [JobState.SUCCEEDED] * 4
+    assert jobs[0].errors[-1].type == "Quarantined"
