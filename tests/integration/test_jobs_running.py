@@ -237,7 +237,8 @@ async def test_run_under_a_live_worker_that_does_not_have_it_is_given_up(road: R
         for state in ("pending", "queued", "running"):
             await road.driver.execute("UPDATE jobs SET state = CAST($1::text AS job_state)", state)
         await road.driver.execute(
-            "UPDATE jobs SET fence = 1, attempt = 1, started_at = now() - interval '3 s', worker_id = $1",
+            "UPDATE jobs SET run_at = now(), fence = 1, attempt = 1, started_at = now() - interval '3 s',"
+            " worker_id = $1",
             broker.worker.identity.id,
         )
 
