@@ -89,10 +89,10 @@ class World:
         """Start a relay."""
         return self._start("relay", "-m", "headrace.cli", "relay")
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker by Taskiq's command line; its child is the process that works."""
+    def worker(self, children: int = 1) -> subprocess.Popen[bytes]:
+        """Start a worker by Taskiq's command line; its children are the processes that work."""
         at_once = str(self.settings.worker_concurrency)
-        arguments = ("worker", "workers.tasks:broker", "--workers", "1", "--max-async-tasks", at_once)
+        arguments = ("worker", "workers.tasks:broker", "--workers", str(children), "--max-async-tasks", at_once)
         return self._start("worker", "-m", "taskiq", *arguments)
 
     def api(self) -> subprocess.Popen[bytes]:
