@@ -298,3 +298,48 @@ async def test_paused_queue_keeps_its_jobs_until_it_goes_on(headrace: Inline) ->
 
     assert "paused" in left.why
     assert (await headrace.finish(job_id)).state is JobState.SUCCEEDED
+
+
+async def test_rate_of_a_queue_follows_the_virtual_clock(headrace: Inline, mailer: Mailer) -> None:
+    """Two a minute: five mails take two minutes."""
+    async with headrace.transaction() as tx:
+        await tx.connection.execute(text("UPDATE queues SET rate_limit = 2, rate_per_seconds = 60"))
+    await headrace.enqueue_calls([greet.call(name) for name in "abcde"])
+
+    sent: list[str] = []
+    for _ in range(3):
+        await headrace.advance(0 if not sent else 60.01)
+        sent.append("".join(mailer.sent))
+
+    assert sent == ["ab", "abcd", "abcde"]
+
+
+async def test_one_key_at_a_time_and_every_key_gets_its_turn(headrace: Inline, mailer: Mailer) -> None:
+    """Concurrency keys park nothing for good."""
+    keyed = [greet.options(Options(concurrency_key=name)).call(name) for name in "aabab"]
+    await headrace.enqueue_calls(keyed)
+
+    await headrace.drain()
+
+    assert sorted(mailer.sent) == ["a", "a", "a", "b", "b"]
+
+
+async def test_delivery_that_comes_again_is_refused(headrace: Inline) -> None:
+    """The inbox keeps what the subscriber writes from happening twice."""
+    await headrace.publish(Joined("Ada"), Joined("Bob"))
+    await headrace.drain()
+
+    await headrace.redeliver()
+
+    assert await headrace.enqueued(greet) == [{"name": "Ada"}, {"name": "Bob"}]
+
+
+async def test_everything_is_finished_when_time_enough_has_passed(headrace: Inline) -> None:
+    """Retries, the reminder of tomorrow, and what a schedule makes meanwhile."""
+    headrace.fail(greet, ConnectionError("no route"), times=2)
+    await headrace.publish(Joined("Ada"))
+
+    await headrace.finish_all()
+
+    assert await headrace.unfinished() == []
+    assert headrace.now == NOON + timedelta(days=1)

@@ -10,7 +10,6 @@ things run at once: `drained` is for that.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
@@ -27,21 +26,14 @@ from headrace.cron.register import register_schedules
 from headrace.database.states import FINISHED
 from headrace.jobs.call import Enqueueable
 from headrace.jobs.queues import register_queues
-from headrace.providers import open_providers
 from headrace.resources import Resources
 from headrace.settings import Settings
-from headrace.subscribers.contract import Kind
-from headrace.subscribers.failures import DELIVER
-from headrace.subscribers.handling import Handling
-from headrace.subscribers.redelivery import Redelivery
 from headrace.tasks.claims import Claims
-from headrace.tasks.execution import Execution
-from headrace.tasks.places import Places
-from headrace.tasks.settler import Settler
 from headrace.testing.claims import RememberedClaims
 from headrace.testing.faults import Failing, Faults
 from headrace.testing.observed import JobOutcome, NotDrainedError, Observed
 from headrace.testing.opening import open_application, registry_for
+from headrace.testing.parts import open_steps
 from headrace.testing.steps import Steps
 from headrace.testing.stores import Stores
 from headrace.testing.virtual import ask_time, set_time
@@ -52,14 +44,13 @@ P = ParamSpec("P")
 MOST_STEPS: Final = 10_000
 """How much one `drain` does before it takes the work for endless."""
 
-_SESSIONS: Final = 4
 _NO_REDIS: Final = "redis://127.0.0.1:1/0"
 """Nothing here connects to it."""
 
 # What the clock has to stop at: what becomes due or expires, and where a rate has room again.
 _NEXT: Final = text("""
     SELECT min(at) FROM (
-        SELECT min(run_at) AS at FROM jobs WHERE state IN ('scheduled', 'retrying') AND waits_for = 0
+        SELECT min(run_at) AS at FROM jobs WHERE state IN ('scheduled', 'pending', 'retrying') AND waits_for = 0
         UNION ALL
         SELECT min(expires_at) FROM jobs
         WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'retrying')
@@ -71,6 +62,12 @@ _NEXT: Final = text("""
         WHERE s.at + make_interval(secs => q.rate_per_seconds) >= now()
           AND EXISTS (SELECT FROM jobs WHERE queue = q.name AND state = 'pending')) AS moments
     WHERE at > now()
+""")
+
+
+_REWIND: Final = text("""
+    UPDATE checkpoints SET position = 0 FROM subscriptions s
+    WHERE s.name = checkpoints.subscription AND s.kind = 'subscriber'
 """)
 
 
@@ -160,6 +157,27 @@ class Inline(Observed):
             await self.drain()
         return outcome
 
+    async def finish_all(self, *, days: float = 30.0) -> None:
+        """Let as much time pass as all unfinished jobs need, and those that come of them.
+
+        Raises:
+            NotDrainedError: some are not finished after that many days.
+
+        """
+        await self.drain()
+        while unfinished := await self.unfinished():
+            await self.finish(unfinished[0], days=days)
+
+    async def redeliver(self) -> None:
+        """Bring every event to its subscribers once more, as after a crash before its acknowledgement.
+
+        What they write through their delivery must not happen twice; that is Headrace's part. What they do elsewhere
+        does, and what becomes of it is theirs. Projections cannot be brought anything twice.
+        """
+        async with self.transaction() as tx:
+            await tx.connection.execute(_REWIND)
+        await self.drain()
+
     def fail(self, what: Failing, error: BaseException, *, times: int = 1) -> None:
         """Let the next attempts of a task or subscription raise this error in the place of their function."""
         self._faults.fail(what, error, times=times)
@@ -218,34 +236,5 @@ async def inline(
         await register_queues(resources.record.engine, {task.policy.queue for task in registry.tasks.values()})
         await register_schedules(resources.record, registry)
         faults = Faults()
-        steps = await stack.enter_async_context(_steps(resources, faults))
+        steps = await stack.enter_async_context(open_steps(resources, faults))
         yield Inline(resources, steps, faults, now)
-
-
-@asynccontextmanager
-async def _steps(resources: Resources, faults: Faults) -> AsyncIterator[Steps]:
-    registry, record, settings = resources.registry, resources.record, resources.settings
-    subscriptions = {name: faults.subscription(one) for name, one in registry.subscriptions.items()}
-    tasks = {name: faults.task(task) for name, task in registry.names.items()}
-    tasks[DELIVER] = Redelivery(subscriptions)
-    async with open_providers(registry.providers, settings) as providers:
-        gate = asyncio.Semaphore(_SESSIONS)
-        handlings = {
-            name: Handling(one, record, providers=providers, gate=gate)
-            for name, one in subscriptions.items()
-            if one.kind is Kind.SUBSCRIBER
-        }
-        settler = Settler(settings.database_url)
-        places = Places(threads=1, processes=1)
-        execution = Execution(tasks, record, providers, sessions=_SESSIONS, places=places)
-        steps = Steps(record, subscriptions, handlings, execution=execution, settler=settler)
-        await steps.begin(tasks)
-        parts = [asyncio.create_task(settler.run())]
-        parts += [asyncio.create_task(handling.deadlines.run()) for handling in handlings.values()]
-        try:
-            yield steps
-        finally:
-            for part in parts:
-                part.cancel()
-            await asyncio.wait(parts)
-            await places.close()

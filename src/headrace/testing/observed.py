@@ -117,6 +117,11 @@ class Observed:
             found = list((await connection.execute(_JOBS, parameters)).scalars())
             return list(reversed(await jobs_by_ids(connection, found)))
 
+    async def unfinished(self) -> list[UUID]:
+        """Return the jobs that are not finished, oldest first; of many the first twenty."""
+        async with self.record.engine.connect() as connection:
+            return [row.id for row in await connection.execute(_UNFINISHED)]
+
     async def enqueued(self, task: Task[..., Any]) -> list[dict[str, Any]]:
         """Return the arguments of every job of a task, oldest first, in the types of its signature.
 
