@@ -141,6 +141,26 @@ async def test_parked_jobs_are_found_when_nobody_remembers_their_key(road: Road,
     assert {(await road.job(job_id)).state for job_id in ids} <= {JobState.SUCCEEDED, JobState.CANCELLED}
 
 
+@pytest.mark.parametrize("concurrency", [None, 10])
+async def test_release_reads_what_it_releases_only_when_many_jobs_are_finished(
+    road: Road, concurrency: int | None
+) -> None:
+    """Neither the one statement of queues without limits nor the gate looks at what is over."""
+    await register(road.driver, road.registry.tasks, slots=10)
+    await road.driver.execute("INSERT INTO queues (name, concurrency) VALUES ('default', $1)", concurrency)
+    await fill(road, keys=1)
+    await road.driver.execute("ALTER TABLE jobs DISABLE TRIGGER job_moved")
+    await road.driver.execute("UPDATE jobs SET state = 'succeeded', concurrency_key = NULL")
+    await road.driver.execute("ALTER TABLE jobs ENABLE TRIGGER job_moved")
+    await road.driver.execute("VACUUM ANALYZE jobs")
+    await road.enqueue(*(echo.call(n) for n in range(100)))
+
+    rows = await touched(road, Dispatcher(road.redis))
+
+    assert await finish_all(road) == 10
+    assert rows < MOST_TOUCHED_LATER
+
+
 async def test_job_of_an_unknown_task_blocks_no_key_when_it_is_first(road: Road) -> None:
     """It waits for a worker that knows it, and the next job with its key goes."""
     await register(road.driver, ["diagnostics.echo"], slots=20)

@@ -17,8 +17,8 @@ from headrace.database.sessions import session_name
 from headrace.relay.leader import Leadership
 
 PLANNER: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-"""Every statement of a part finds few rows, one by one, by an index. Left alone, PostgreSQL takes a LIMIT that is known at
-run time only for a tenth of all that wait, and reads all jobs, finished ones too, to join them."""
+"""Every statement of a part finds few rows, one by one, by an index. Left alone, PostgreSQL takes a LIMIT that comes
+at run time for a tenth of what waits, and reads all jobs, finished ones too, to join them."""
 
 
 @asynccontextmanager
