@@ -10,10 +10,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from headrace.clock import now
+from headrace.clock import new_id, now
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
 from headrace.errors import ConflictError
+from headrace.jobs import follow as follow_module
 from headrace.jobs.call import Options
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.follow import follow_endings
@@ -407,3 +408,21 @@ async def test_all_below_are_cancelled_at_once_when_a_workflow_is_deep(road: Roa
 
     assert cancelled == {"cancelled": 10_000}
     assert (await road.job(ids["10000"])).errors[0].message.startswith("its parent 9999, ")
+
+
+async def test_links_are_followed_by_an_index_whatever_the_statistics_say(road: Road) -> None:
+    """Of all jobs that wait, and of all links, only those are read that the endings name."""
+    await start(road, diamond())
+    await road.driver.execute("ANALYZE jobs, job_parents")  # tables of a few rows are what misleads a planner
+    await road.driver.execute("SET enable_seqscan = off")  # as the relay does
+
+    parameters: dict[str, tuple[object, ...]] = {
+        follow_module._TAKE: (500,),
+        follow_module._CANCEL_CHILDREN: ([new_id()],),
+        follow_module._SATISFY: ([new_id()], [True]),
+        follow_module._DEATHS: ([new_id()], [1]),
+    }
+    for statement, given in parameters.items():
+        plan = "\n".join(row[0] for row in await road.driver.fetch(f"EXPLAIN {statement}", *given))
+        assert "Seq Scan" not in plan, plan
+        assert "jobs_children" not in plan, plan
