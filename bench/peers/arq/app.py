@@ -1,7 +1,7 @@
 """arq in its best settings: `arq app.WorkerSettings`.
 
-Owns the worker's settings: a poll each 10 ms instead of twice a second, 32 jobs at once, uvloop and hiredis, and
-no line of log for each result. Results stay for the hour that arq keeps them by default.
+Owns the worker's settings: a poll each 10 ms instead of twice a second, a hundred jobs at once, a
+thousand read at a time (fewer polls of the same queue), uvloop and hiredis, and no line of log for each result. Results stay for the hour that arq keeps them by default.
 """
 
 from __future__ import annotations
@@ -28,5 +28,6 @@ class WorkerSettings:
     functions = (echo,)
     redis_settings = REDIS
     poll_delay = 0.01
-    max_jobs = 32
+    max_jobs = 100
+    queue_read_limit = 1000
     log_results = False
