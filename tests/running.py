@@ -116,6 +116,14 @@ def overdue_thread(run: ThreadRun, directory: str, seconds: float) -> None:
     note(directory, "never")
 
 
+@task("running.stuck_thread", timeout_seconds=None)
+def stuck_thread(run: ThreadRun, directory: str) -> None:
+    """Never look at the run."""
+    del run
+    note(directory, "begun")
+    time.sleep(300)
+
+
 @task("running.shielded_thread", timeout_seconds=None, retry=ONCE)
 def shielded_thread(run: ThreadRun, directory: str) -> None:
     """Take some time under a shield."""
@@ -180,7 +188,7 @@ def overdue_process(run: SyncRun, directory: str) -> None:
 application = Application(
     name="running",
     tasks=(
-        wait, shielded, shielded_too_long, thread, failing_thread, looking_thread, overdue_thread, shielded_thread,
-        process, failing_process, spin, overdue_process,
+        wait, shielded, shielded_too_long, thread, failing_thread, looking_thread, overdue_thread, stuck_thread,
+        shielded_thread, process, failing_process, spin, overdue_process,
     ),
 )  # fmt: skip

@@ -119,6 +119,22 @@ async def test_child_processes_end_with_their_worker_when_it_is_told_to_end(worl
     assert await world.rows("SELECT state::text, attempt FROM jobs WHERE id = $1", job_id) == [("pending", 0)]
 
 
+async def test_worker_ends_in_time_when_a_thread_is_stuck(world: World, tmp_path: Path) -> None:
+    """SIGTERM: the run is handed back, and nobody waits for its thread."""
+    world.relay()
+    worker = world.worker()
+    await world.registered("worker")
+    (job_id,) = await world.enqueue(running.stuck_thread.call(str(tmp_path)))
+    await world.runner_of(job_id)
+
+    begin = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(timeout=25)
+
+    assert time.monotonic() - begin < 15.0
+    assert await world.rows("SELECT state::text, attempt FROM jobs WHERE id = $1", job_id) == [("pending", 0)]
+
+
 async def test_no_orphan_is_left_when_the_worker_is_killed(world: World, tmp_path: Path) -> None:
     """SIGKILL: the kernel ends the busy child, and the job runs again elsewhere."""
     world.relay()
