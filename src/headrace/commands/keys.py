@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import click
 import msgspec
 
 from headrace.clock import now
-from headrace.commands.running import read_settings, run
-from headrace.database.record import open_record
+from headrace.commands.operating import operate
 from headrace.keys import Key, create_key, list_keys, revoke_key
 
 
@@ -28,7 +27,7 @@ def keys() -> None:
 def create(name: str, scopes: tuple[str, ...], expires_in_days: float | None, *, as_json: bool) -> None:
     """Make a key."""
     expires_at = now() + timedelta(days=expires_in_days) if expires_in_days else None
-    key, text = run(_create(name, scopes, expires_at))
+    key, text = operate(lambda record: create_key(record, name, scopes, expires_at=expires_at))
     if as_json:
         click.echo(msgspec.json.encode(msgspec.structs.asdict(key) | {"key": text}))
     else:
@@ -39,7 +38,7 @@ def create(name: str, scopes: tuple[str, ...], expires_in_days: float | None, *,
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 def list_(*, as_json: bool) -> None:
     """Print the keys without their secrets."""
-    found = run(_list())
+    found = operate(list_keys)
     if as_json:
         click.echo(msgspec.json.encode({"items": found}))
         return
@@ -51,23 +50,8 @@ def list_(*, as_json: bool) -> None:
 @click.argument("which")
 def revoke(which: str) -> None:
     """Revoke a key."""
-    key = run(_revoke(which))
+    key = operate(lambda record: revoke_key(record, which))
     click.echo(f"{key.prefix} of {key.name} is revoked")
-
-
-async def _create(name: str, scopes: tuple[str, ...], expires_at: datetime | None) -> tuple[Key, str]:
-    async with open_record(read_settings()) as record:
-        return await create_key(record, name, scopes, expires_at=expires_at)
-
-
-async def _list() -> list[Key]:
-    async with open_record(read_settings()) as record:
-        return await list_keys(record)
-
-
-async def _revoke(which: str) -> Key:
-    async with open_record(read_settings()) as record:
-        return await revoke_key(record, which)
 
 
 def _state(key: Key) -> str:

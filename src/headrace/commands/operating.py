@@ -31,6 +31,7 @@ STACK_DIRECTORY: Final = Path(".headrace")
 """Where `headrace up` keeps everything unless it is told otherwise."""
 
 _CONNECTIONS: Final = 4
+_BELL_SECONDS: Final = 1.0
 _MISSING: Final = frozenset({"42P01", "42703"})
 """undefined_table and undefined_column, https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
@@ -60,7 +61,9 @@ def operate(work: Callable[[Record], Awaitable[T]]) -> T:
 async def _operated(settings: Settings, work: Callable[[Record], Awaitable[T]]) -> T:
     try:
         async with open_record(settings, pool_size=_CONNECTIONS, session_name="headrace operator") as record:
-            return await work(record)
+            done = await work(record)
+            await record.wakeup.carried(_BELL_SECONDS)
+            return done
     except (*DRIVER_ERRORS, DBAPIError) as error:
         if is_away(error) or isinstance(error, OSError):
             where = urlsplit(settings.database_url)

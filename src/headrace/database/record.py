@@ -50,11 +50,20 @@ class Wakeup:
         self._database_url = database_url
         self._rung: set[Bell] = set()
         self._wanted = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     def ring(self, bell: Bell) -> None:
         """Say that there is work; returns at once and never fails."""
         self._rung.add(bell)
+        self._quiet.clear()
         self._wanted.set()
+
+    async def carried(self, patience_seconds: float) -> None:
+        """Return when what was rung has reached PostgreSQL, or the time is up: for a process that is about to end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_seconds):
+                await self._quiet.wait()
 
     async def run(self) -> None:
         """Carry the rings to PostgreSQL until cancelled; a lost connection is made anew."""
@@ -76,6 +85,8 @@ class Wakeup:
             bells, self._rung = self._rung, set()
             for bell in bells:
                 await connection.execute(f"NOTIFY {bell.value}")
+            if not self._rung:
+                self._quiet.set()
             await asyncio.sleep(_QUIET_SECONDS)
 
 
