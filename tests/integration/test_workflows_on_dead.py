@@ -11,14 +11,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from headrace.database.states import JobState
+from headrace.diagnostics import echo
 from headrace.jobs.follow import follow_endings
 from headrace.jobs.queries import Job, JobFilter, list_jobs
 from headrace.jobs.redrive import redrive_job
+from headrace.jobs.workflow import chain
 from headrace.relay.following import hooks_of
 from headrace.relay.rescue import rescue_once
 from tests import trial
 from tests.road import Road, eventually, running
-from tests.workflows import end, follow
+from tests.workflows import end, follow, start, states
 
 HOOKS = hooks_of({trial.told.name: trial.told})
 
@@ -83,9 +85,22 @@ async def test_no_hook_is_told_when_a_job_ends_otherwise(road: Road) -> None:
     for state in ("queued", "running", "retrying"):
         await road.driver.execute("UPDATE jobs SET state = CAST($2::text AS job_state) WHERE id = $1", job_id, state)
 
+    assert await follow(road, HOOKS) == 0
+    assert await hooks_on_record(road) == []
+
+
+async def test_children_are_followed_when_their_parent_has_a_hook_besides(road: Road) -> None:
+    """A job may have both: its death is told, and its success lets its children start."""
+    ids = await start(road, chain(trial.doomed.call("value"), echo.call(1)))
+
+    await end(road, ids["1"], JobState.DEAD)
+    await follow(road, HOOKS)
+    await redrive(road, ids["1"])
+    await end(road, ids["1"], JobState.SUCCEEDED)
     await follow(road, HOOKS)
 
-    assert await hooks_on_record(road) == []
+    assert [hook.parent_id for hook in await hooks_on_record(road)] == [ids["1"]]
+    assert await states(road, ids) == {"1": "succeeded", "2": "pending"}
 
 
 async def test_hook_is_told_when_a_job_dies_with_its_worker(road: Road) -> None:

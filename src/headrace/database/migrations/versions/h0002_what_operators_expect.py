@@ -101,7 +101,10 @@ BEGIN
         NEW.moved_at := OLD.moved_at || clock_timestamp();
     END IF;
     IF NEW.watched AND NEW.state IN ('succeeded', 'dead', 'cancelled', 'expired') THEN
-        INSERT INTO job_endings (job_id, state, fence) VALUES (NEW.id, NEW.state, NEW.fence);
+        -- who waits for deaths alone is not told of the rest
+        IF NEW.state = 'dead' OR NEW.on_dead IS NULL OR EXISTS (SELECT FROM job_parents WHERE parent_id = NEW.id) THEN
+            INSERT INTO job_endings (job_id, state, fence) VALUES (NEW.id, NEW.state, NEW.fence);
+        END IF;
     END IF;
     RETURN NEW;
 END $$;
