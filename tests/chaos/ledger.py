@@ -13,18 +13,19 @@ from typing import Final
 from uuid import UUID
 
 from headrace.tasks.run import Run
+from headrace.tasks.sync_run import SyncRun
 from tests.history import Began
 
 _BEGAN: Final = "began"
 _DID: Final = "did"
 
 
-def note_begin(run: Run, ledger: str) -> None:
+def note_begin(run: Run | SyncRun, ledger: str) -> None:
     """Write down that this run began."""
     _append(ledger, f"{_BEGAN} {run.job_id} {run.attempt} {run.fence}")
 
 
-def note_effect(run: Run, ledger: str) -> None:
+def note_effect(run: Run | SyncRun, ledger: str) -> None:
     """Make the effect outside PostgreSQL, which names its idempotency key."""
     _append(ledger, f"{_DID} {run.idempotency_key}")
 

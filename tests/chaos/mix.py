@@ -22,6 +22,13 @@ from tests.chaos import tasks
 KEYS: Final = 50
 _UNIQUE_KEYS: Final = 20
 _JOBS_PER_POISON: Final = 2500
+STEPS: Final[dict[str, tuple[str, ...]]] = {
+    "first": (),
+    "left": ("first",),
+    "right": ("first",),
+    "last": ("left", "right"),
+}
+"""The shape of a workflow: which job waits for which."""
 _SUCCEEDS: Final = frozenset({JobState.SUCCEEDED})
 
 
@@ -31,6 +38,7 @@ class Road(StrEnum):
     REQUEST = "request"
     BATCH = "batch"
     TRANSACTION = "transaction"
+    WORKFLOW = "workflow"
 
 
 _ROADS: Final = {Road.REQUEST: 15, Road.BATCH: 35, Road.TRANSACTION: 50}
@@ -46,6 +54,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     effect: str | None = None
     cancel_after_seconds: float | None = None
     """When an operator cancels it, counted from its acceptance."""
+    steps: tuple[Wanted, ...] = ()
+    """The further jobs of a workflow that begins with this one, as `STEPS` names them."""
 
 
 class Draw:
@@ -132,9 +142,35 @@ def _poisonous(draw: Draw) -> Wanted:
     return draw.wanted(tasks.poison.call(draw.ledger), frozenset({JobState.DEAD}))
 
 
+def _snoozing(draw: Draw) -> Wanted:
+    key = f"snooze-{draw.number}"
+    return draw.wanted(tasks.snooze.call(draw.ledger, key, draw.dice.uniform(0.0, 1.0)), effect=key)
+
+
+def _giving_up(draw: Draw) -> Wanted:
+    return draw.wanted(tasks.give_up.call(draw.ledger), frozenset({JobState.CANCELLED}))
+
+
+def _threaded(draw: Draw) -> Wanted:
+    return draw.wanted(tasks.in_thread.call(draw.ledger, draw.dice.uniform(0.0, 0.5)))
+
+
+def _in_process(draw: Draw) -> Wanted:
+    return draw.wanted(tasks.in_process.call(draw.ledger, draw.dice.uniform(0.0, 0.5)))
+
+
+def _workflow(draw: Draw) -> Wanted:
+    """A diamond: one job, two that wait for it, and one that waits for both."""
+    keys = [f"step-{draw.number}-{name}" for name in STEPS]
+    first, *others = [
+        draw.wanted(tasks.write.call(draw.ledger, key, draw.dice.uniform(0.0, 0.2)), effect=key) for key in keys
+    ]
+    return msgspec.structs.replace(first, road=Road.WORKFLOW, steps=tuple(others))
+
+
 _KINDS: Final[dict[Callable[[Draw], Wanted], int]] = {
     _quick: 30, _slow: 15, _flaky: 8, _writing: 14, _following: 5, _failing: 4, _delayed: 6, _keyed: 10, _unique: 4,
-    _expiring: 2, _unwanted: 2,
+    _expiring: 2, _unwanted: 2, _snoozing: 2, _giving_up: 1, _threaded: 2, _in_process: 1, _workflow: 2,
 }  # fmt: skip
 
 

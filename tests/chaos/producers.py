@@ -21,7 +21,7 @@ from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.jobs.call import Call
 from headrace.transaction import transaction
-from tests.chaos.mix import Road, Wanted
+from tests.chaos.mix import STEPS, Road, Wanted
 from tests.history import Accepted
 from tests.job_processes import World
 
@@ -40,6 +40,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: Any = None
     unique_key: str | None = None
     concurrency_key: str | None = None
+    after: tuple[str, ...] = ()
 
 
 class Producers:
@@ -64,9 +65,18 @@ class Producers:
                 producers.create_task(self._produce(chosen, road, began_at))
         await asyncio.gather(*self._cancelling)
 
+    async def retry(self, job_ids: Iterable[UUID]) -> None:
+        """Give jobs another chance, as an operator does."""
+        for job_id in job_ids:
+            await self._client.post(f"/v1/jobs/{job_id}/retry")
+
     async def _produce(self, wanted: Sequence[Wanted], road: Road, began_at: float) -> None:
-        ask = {Road.REQUEST: self._request, Road.BATCH: self._batch, Road.TRANSACTION: self._commit}[road]
-        most = 1 if road is Road.REQUEST else _MOST_TOGETHER
+        ask, most = {
+            Road.REQUEST: (self._request, 1),
+            Road.BATCH: (self._batch, _MOST_TOGETHER),
+            Road.TRANSACTION: (self._commit, _MOST_TOGETHER),
+            Road.WORKFLOW: (self._workflow, 1),
+        }[road]
         async with asyncio.TaskGroup() as requests:  # a request that waits for an answer holds up none of the next ones
             for together in _gathered(wanted, most):
                 await asyncio.sleep(max(0.0, began_at + together[-1].at_seconds - time.monotonic()))  # its time to come
@@ -81,6 +91,15 @@ class Producers:
             "/v1/jobs/batch", msgspec.json.encode({"jobs": [_request_of(one.call) for one in wanted]})
         )
         self._promise([UUID(found) for found in answer["ids"]], wanted)
+
+    async def _workflow(self, wanted: Sequence[Wanted]) -> None:
+        steps = [wanted[0], *wanted[0].steps]
+        jobs = {
+            name: _Request(task=step.call.task, args=step.call.args, after=after)
+            for (name, after), step in zip(STEPS.items(), steps, strict=True)
+        }
+        answer = await self._post("/v1/workflows", msgspec.json.encode({"jobs": jobs}))
+        self._promise([UUID(answer["ids"][name]) for name in STEPS], steps)
 
     async def _commit(self, wanted: Sequence[Wanted]) -> None:
         ids = [new_id() for _ in wanted]

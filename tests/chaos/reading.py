@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from headrace.clock import new_id
 from headrace.database.states import JobState
 from tests.chaos.ledger import read_ledger
-from tests.chaos.tasks import child_of
+from tests.chaos.tasks import about_death_of, child_of
 from tests.history import Accepted, Attempt, History, Recorded
 from tests.intervals import most_at_once
 from tests.job_processes import World
@@ -35,22 +36,46 @@ _RUNS: Final = """
 """
 
 
+_DEATHS: Final = """
+    SELECT j.id, (SELECT h.id FROM jobs h WHERE h.parent_id = j.id AND h.task = 'chaos.told')
+    FROM jobs j WHERE j.on_dead IS NOT NULL AND j.state = 'dead'
+"""
+_TOO_EARLY: Final = """
+    SELECT count(DISTINCT l.child_id) FROM job_parents l
+    JOIN job_transitions c ON c.job_id = l.child_id AND c.state IN ('pending', 'queued', 'running')
+    WHERE NOT EXISTS (SELECT FROM job_transitions p
+                      WHERE p.job_id = l.parent_id AND p.state = 'succeeded' AND p.at <= c.at)
+"""
+_SUCCEEDS: Final = frozenset({JobState.SUCCEEDED})
+
+
 async def read_history(world: World, accepted: Sequence[Accepted], ledger: Path) -> History:
-    """Read all that was written down. A job enqueued by a task is accepted when that task's session committed."""
+    """Read all that was written down.
+
+    A job that a task enqueued is accepted when the task's session committed; the hook of a job is when that is dead.
+    """
     began, outside = read_ledger(ledger)
     effects = await world.rows(_EFFECTS)
     children = [
-        Accepted(row["child_id"], frozenset({JobState.SUCCEEDED}), child_of(row["key"]))
-        for row in effects
-        if row["child_id"] is not None
+        Accepted(row["child_id"], _SUCCEEDS, child_of(row["key"])) for row in effects if row["child_id"] is not None
+    ]
+    hooks = [
+        Accepted(hook_id or new_id(), _SUCCEEDS, about_death_of(job_id))
+        for job_id, hook_id in await world.rows(_DEATHS)
     ]
     return History(
-        accepted=[*accepted, *children],
+        accepted=[*accepted, *children, *hooks],
         began=began,
         outside=outside,
         effects=[row["key"] for row in effects],
         jobs=await _jobs(world),
     )
+
+
+async def started_too_early(world: World) -> int:
+    """Return how many jobs of workflows became due before all their parents had succeeded."""
+    early: int = (await world.rows(_TOO_EARLY))[0][0]
+    return early
 
 
 async def most_of_one_key(world: World) -> int:

@@ -18,7 +18,7 @@ _MOST_FAULTS: Final = 30
 
 def is_sound(result: Result) -> bool:
     """Tell whether the promise was kept."""
-    return not result.verdict.faults and result.most_of_one_key <= 1
+    return not result.verdict.faults and result.most_of_one_key <= 1 and not result.started_too_early
 
 
 def report(result: Result) -> str:
@@ -46,6 +46,7 @@ def _outcome(result: Result) -> list[tuple[str, str]]:
         "runs handed back by a stopping worker": verdict.handed_back,
         "repeated effects outside": verdict.duplicates_outside,
         "jobs of one concurrency key at once": result.most_of_one_key,
+        "children that started before their parents' success": result.started_too_early,
         **{f"**{wrong}**": verdict.count(wrong) for wrong in Wrong},
     }
     return [(name, f"{number:,}") for name, number in counted.items()]

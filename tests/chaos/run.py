@@ -26,7 +26,7 @@ from tests.chaos import tasks
 from tests.chaos.misfortune import Kind, Misfortune, plan
 from tests.chaos.mix import Draw, mix
 from tests.chaos.producers import Producers
-from tests.chaos.reading import most_of_one_key, read_history
+from tests.chaos.reading import most_of_one_key, read_history, started_too_early
 from tests.history import Verdict, check
 from tests.job_processes import World, own_postgres, own_redis, processes, settings_of
 
@@ -35,6 +35,10 @@ WORKERS: Final = 3
 _KEY: Final = "chaos-key"
 _AUTHORIZED: Final = {"Authorization": f"Bearer {_KEY}"}
 _LOOK_SECONDS: Final = 0.2
+_DEAD_PARENTS: Final = """
+    SELECT DISTINCT j.id FROM jobs j JOIN job_parents l ON l.parent_id = j.id
+    WHERE j.state = 'dead' AND l.satisfied_at IS NULL
+"""
 _UNFINISHED: Final = "SELECT 1 FROM jobs WHERE NOT state::text = ANY($1) LIMIT 1"
 _LOAD_SHARE: Final = 0.9
 """The part of the time in which jobs are enqueued."""
@@ -63,6 +67,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     struck: Mapping[Kind, int]
     most_of_one_key: int
     """How many jobs of one concurrency key ran at once; one is the limit."""
+    started_too_early: int
+    """How many jobs of workflows became due before all their parents had succeeded."""
     settled_seconds: float
     """How long after the end of load and misfortune the last job ended."""
 
@@ -83,12 +89,13 @@ async def run_chaos(measure: Measure, directory: Path) -> Result:
             together.create_task(producers.run(mix(draw, jobs=measure.jobs, seconds=measure.seconds * _LOAD_SHARE)))
             blows = plan(measure.seed, seconds=measure.seconds, every_seconds=measure.every_seconds)
             together.create_task(misfortune.happen(blows))
-        settled_seconds = await _settled(world, measure.patience_seconds)
+        settled_seconds = await _settled(world, producers, measure.patience_seconds)
         return Result(
             measure=measure,
             verdict=check(await read_history(world, producers.accepted, ledger)),
             struck=dict(misfortune.struck),
             most_of_one_key=await most_of_one_key(world),
+            started_too_early=await started_too_early(world),
             settled_seconds=settled_seconds,
         )
 
@@ -126,12 +133,16 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def _settled(world: World, patience_seconds: float) -> float:
-    """Wait until every job has ended, or patience is over: what is left then is lost, and the checker says so."""
+async def _settled(world: World, producers: Producers, patience_seconds: float) -> float:
+    """Wait until every job has ended, or patience is over: what is left then is lost, and the checker says so.
+
+    An operator retries the dead parents of jobs that wait for them: those die of nothing but their workers' deaths.
+    """
     began_at = time.monotonic()
     with suppress(TimeoutError):
         async with asyncio.timeout(patience_seconds):
             while await _any_unfinished(world):
+                await producers.retry([row[0] for row in await world.rows(_DEAD_PARENTS)])
                 await asyncio.sleep(_LOOK_SECONDS)
     return time.monotonic() - began_at
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from typing import Final
 from uuid import UUID
 
@@ -17,9 +18,10 @@ import asyncpg
 from sqlalchemy import text
 
 from headrace.application import Application
-from headrace.jobs.retry import Retry
+from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.tasks.contract import task
 from headrace.tasks.run import Run
+from headrace.tasks.sync_run import SyncRun, ThreadRun
 from tests.chaos.ledger import note_begin, note_effect
 
 _PATIENT: Final = Retry(max_attempts=50, first_delay_seconds=0.1, max_delay_seconds=1.0, on=(ValueError,))
@@ -62,7 +64,14 @@ async def follow(run: Run, ledger: str, key: str, seconds: float) -> UUID:
     return child
 
 
-@task("chaos.fail", retry=_BRIEF)
+@task("chaos.told", retry=_PATIENT)
+async def told(run: Run, job_id: UUID, task: str, error: str) -> None:
+    """Write down a death, as the hook of the tasks that always fail."""
+    del task, error
+    await _write(run, about_death_of(job_id))
+
+
+@task("chaos.fail", retry=_BRIEF, on_dead=told)
 async def fail(run: Run, ledger: str, key: str) -> None:
     """Write an effect through the session, and fail."""
     note_begin(run, ledger)
@@ -79,7 +88,45 @@ async def poison(run: Run, ledger: str) -> None:
     await asyncio.Event().wait()
 
 
-application = Application(name="chaos", tasks=(work, write, follow, fail, poison), migrations="storefront.migrations")
+@task("chaos.snooze", retry=_PATIENT)
+async def snooze(run: Run, ledger: str, key: str, seconds: float) -> int | Snooze:
+    """Wish to be run later, the first time; write an effect then."""
+    note_begin(run, ledger)
+    if run.fence == 1:
+        return Snooze(seconds)
+    await _write(run, key)
+    return run.attempt
+
+
+@task("chaos.give_up", retry=_PATIENT)
+async def give_up(run: Run, ledger: str) -> Cancel:
+    """Find that there is nothing to do any more."""
+    note_begin(run, ledger)
+    return Cancel("no need")
+
+
+@task("chaos.in_thread", retry=_PATIENT)
+def in_thread(run: ThreadRun, ledger: str, seconds: float) -> int:
+    """Work in a thread."""
+    return _plainly(run, ledger, seconds)
+
+
+@task("chaos.in_process", retry=_PATIENT, runs_in="process")
+def in_process(run: SyncRun, ledger: str, seconds: float) -> int:
+    """Work in a process of its own."""
+    return _plainly(run, ledger, seconds)
+
+
+application = Application(
+    name="chaos",
+    tasks=(work, write, follow, told, fail, poison, snooze, give_up, in_thread, in_process),
+    migrations="storefront.migrations",
+)
+
+
+def about_death_of(job_id: UUID) -> str:
+    """Return the key of the effect that the hook of a dead job makes."""
+    return f"told-{job_id}"
 
 
 def child_of(key: str) -> str:
@@ -99,6 +146,13 @@ async def prepare(database_url: str) -> None:
 async def _write(run: Run, key: str, child: UUID | None = None) -> None:
     tx = await run.begin()
     await tx.connection.execute(_WRITE, {"key": key, "job_id": run.job_id, "child_id": child})
+
+
+def _plainly(run: SyncRun, ledger: str, seconds: float) -> int:
+    note_begin(run, ledger)
+    time.sleep(seconds)
+    note_effect(run, ledger)
+    return run.attempt
 
 
 def _fail_first(run: Run, attempts: int) -> None:
