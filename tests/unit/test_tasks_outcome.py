@@ -261,3 +261,14 @@ def test_returning_jobs_stay_away_for_longer_each_time_and_come_back_apart() -> 
     assert crowd == sorted(crowd)
     assert max(crowd) == pytest.approx(5.0)
     assert known == pytest.approx(5.0)
+
+
+def test_timeout_says_so_when_its_error_says_nothing() -> None:
+    """An empty message helps nobody."""
+    outcome = failed(claim(), TimeoutError(), Retry(), timed_out=True)
+    own = failed(claim(), TimeoutError("killed after 3 s"), Retry(), timed_out=True)
+
+    assert outcome.failure is not None
+    assert own.failure is not None
+    assert outcome.failure.message == "the attempt took longer than its timeout allows"
+    assert own.failure.message == "killed after 3 s"

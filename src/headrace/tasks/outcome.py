@@ -68,6 +68,8 @@ def failed(
     counted; but not for ever, because a task may be what makes PostgreSQL go away.
     """
     failure = _failure(claim, error, "timed_out" if timed_out else "failed")
+    if timed_out and not failure.message:
+        failure = msgspec.structs.replace(failure, message="the attempt took longer than its timeout allows")
     if not_its_fault and claim.fence - claim.attempt < _MOST_UNCOUNTED:
         key = (claim.job_id, claim.fence)
         return Outcome(*key, JobState.RETRYING, delay_seconds=_SECOND, refund=True, failure=failure)
