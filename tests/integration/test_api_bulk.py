@@ -13,6 +13,8 @@ from sqlalchemy import text
 
 from headrace.api.door import Door
 from headrace.database.driver import borrowed
+from headrace.jobs.bulk import Change, cancelling, matching, retrying
+from headrace.jobs.queries import JobFilter
 from headrace.settings import Settings
 from tests.integration.api_road import KEY, open_api
 
@@ -191,6 +193,23 @@ async def test_every_request_is_answered_when_many_come_at_once(api: tuple[httpx
 
     assert {answer.status_code for answer in answers} == {202}
     assert sum(answer.json()["count"] for answer in answers) == 50
+
+
+@pytest.mark.parametrize("change", [cancelling(), retrying({})])
+@pytest.mark.parametrize("chosen", [JobFilter(task="trial.order"), JobFilter(queue="mail"), JobFilter(tag="a")])
+async def test_finished_jobs_are_not_read_when_others_are_looked_for(
+    api: tuple[httpx.AsyncClient, Door], chosen: JobFilter, change: Change
+) -> None:
+    """Every part of the search has the partial index of its states: millions of succeeded jobs cost it nothing."""
+    _, door = api
+    query, values = matching(chosen, change)
+
+    async with borrowed(door.record.engine) as driver, driver.transaction():
+        await driver.execute("SET LOCAL enable_seqscan = off")
+        plan = [row[0] for row in await driver.fetch(f"EXPLAIN {query}", *values)]
+
+    assert any("Index" in line for line in plan)
+    assert not any("Seq Scan" in line for line in plan), plan
 
 
 async def test_history_tells_each_state_when_a_job_has_moved(api: tuple[httpx.AsyncClient, Door]) -> None:

@@ -138,7 +138,7 @@ def _nothing_in_the_way(explanation: Explanation) -> str:
 
 
 def _forecast(forecast: Forecast) -> str:
-    place = "not in line yet" if forecast.position is None else f"place {forecast.position} in line"
+    place = "no place in line yet" if forecast.position is None else f"place {forecast.position} in line"
     if forecast.start_in_seconds is None:
         return f"{place}; when it starts cannot be said: {forecast.basis}"
     start = forecast.start_in_seconds

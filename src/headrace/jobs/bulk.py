@@ -144,7 +144,7 @@ async def change_matching(record: Record, tx: Transaction, chosen: JobFilter, ch
     """
     require_narrow(chosen, change)
     reader = await tx.driver()
-    query, values = _matching(chosen, change)
+    query, values = matching(chosen, change)
     cursor = await reader.cursor(f"SELECT id FROM ({query}) AS matching", *values)  # noqa: S608 - fragments of ours
     began_at = await reader.fetchval("SELECT clock_timestamp()")
     changed = 0
@@ -164,7 +164,7 @@ async def count_matching(record: Record, chosen: JobFilter, change: Change) -> i
 
     """
     require_narrow(chosen, change)
-    query, values = _matching(chosen, change)
+    query, values = matching(chosen, change)
     async with borrowed(record.engine) as driver:
         count: int = await driver.fetchval(f"SELECT count(*) FROM ({query}) AS matching", *values)  # noqa: S608 - fragments of ours
     return count
@@ -182,6 +182,22 @@ def require_narrow(chosen: JobFilter, change: Change) -> None:
         raise InvalidInputError(message, (FieldError("", message),))
     if chosen.state is not None and chosen.state not in change.states:
         raise InvalidInputError(change.refusal, (FieldError("state", change.refusal),))
+
+
+def matching(chosen: JobFilter, change: Change) -> tuple[str, list[object]]:
+    """Return the query for the ids of the jobs that match, and its values."""
+    states = change.states if chosen.state is None else {chosen.state}
+    values: list[object] = []
+    conditions = ""
+    for condition, value in (("task = $", chosen.task), ("queue = $", chosen.queue), ("trace_id = $", chosen.trace_id)):
+        if value is not None:
+            values.append(value)
+            conditions += f" AND {condition}{len(values)}"
+    if chosen.tag is not None:
+        values.append([chosen.tag])
+        conditions += f" AND tags <> '{{}}' AND tags @> ${len(values)}::text[]"
+    branches = [branch for state in JobState if state in states for branch in _BRANCHES[state]]
+    return " UNION ALL ".join(f"SELECT id FROM jobs WHERE {branch}{conditions}" for branch in branches), values  # noqa: S608 - fragments of ours
 
 
 async def _change(
@@ -205,19 +221,3 @@ async def _change(
         await asyncio.sleep(_REST_SECONDS)
     message = f"{len(left)} of the jobs are held by others, the job {left[0]} among them: repeat it for the rest"
     raise UnavailableError(message)
-
-
-def _matching(chosen: JobFilter, change: Change) -> tuple[str, list[object]]:
-    """Return the query for the ids of the jobs that match, and its values."""
-    states = change.states if chosen.state is None else {chosen.state}
-    values: list[object] = []
-    conditions = ""
-    for condition, value in (("task = $", chosen.task), ("queue = $", chosen.queue), ("trace_id = $", chosen.trace_id)):
-        if value is not None:
-            values.append(value)
-            conditions += f" AND {condition}{len(values)}"
-    if chosen.tag is not None:
-        values.append([chosen.tag])
-        conditions += f" AND tags <> '{{}}' AND tags @> ${len(values)}::text[]"
-    branches = [branch for state in JobState if state in states for branch in _BRANCHES[state]]
-    return " UNION ALL ".join(f"SELECT id FROM jobs WHERE {branch}{conditions}" for branch in branches), values  # noqa: S608 - fragments of ours

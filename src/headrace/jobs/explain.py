@@ -112,7 +112,7 @@ def _facts(row: Row[Any], limits: LimitStanding, parents: list[Parent], workers:
 def _line(row: Row[Any], facts: Facts) -> Line:
     limits = facts.limits
     slots = sum(worker.slots for worker in facts.able)
-    in_line = not facts.is_not_due and not facts.waits_for
+    in_line = not facts.is_not_due and not facts.waits_for and facts.ahead < MOST_AHEAD
     return Line(
         position=facts.ahead + 1 if in_line else None,
         ahead=row.pending_ahead if facts.state is not JobState.QUEUED else 0,

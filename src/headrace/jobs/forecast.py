@@ -34,7 +34,7 @@ class Forecast(msgspec.Struct, frozen=True):
     """When a job may start, as far as can be said."""
 
     position: int | None
-    """Its place in line, 1 for the next; null while it is not in line, because it is not due."""
+    """Its place in line, 1 for the next; null while it is not due, or further back than is counted."""
     start_in_seconds: Seconds | None
     """null where it cannot be known; `basis` says why."""
     basis: str

@@ -77,7 +77,7 @@ function reasons(why) {
 }
 
 function forecast({ position, start_in_seconds: start, basis }) {
-  const place = position === null ? "Not in line yet" : `Place ${position} in line`;
+  const place = position === null ? "No place in line yet" : `Place ${position} in line`;
   if (!start) return `${place}; when it starts cannot be said: ${basis}.`;
   return `${place}; starts in about ${seconds(start.likely)} (${seconds(start.low)} to ${seconds(start.high)}): ${basis}.`;
 }
