@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from headrace.database.states import JobState
+from headrace.diagnostics import echo
+from headrace.jobs.cancel import cancel_job
 from headrace.jobs.follow import CallOf, follow_endings
+from headrace.jobs.redrive import redrive_job
 from headrace.jobs.workflow import Workflow
 from tests.road import Road
 
@@ -55,3 +58,26 @@ async def states(road: Road, ids: Mapping[str, UUID]) -> dict[str, str]:
     rows = await road.driver.fetch("SELECT id, state::text FROM jobs WHERE id = ANY($1::uuid[])", list(ids.values()))
     found = {row["id"]: row["state"] for row in rows}
     return {name: found[job_id] for name, job_id in ids.items()}
+
+
+def diamond() -> Workflow:
+    """A top, two that wait for it, and a bottom that waits for both."""
+    return (
+        Workflow()
+        .add("top", echo.call(1))
+        .add("left", echo.call(2), after=["top"])
+        .add("right", echo.call(3), after=["top"])
+        .add("bottom", echo.call(4), after=["left", "right"])
+    )
+
+
+async def cancel(road: Road, job_id: UUID) -> None:
+    """Cancel a job as an operator does."""
+    async with road.transaction() as tx:
+        await cancel_job(tx, job_id)
+
+
+async def redrive(road: Road, job_id: UUID) -> None:
+    """Try a job again as an operator does."""
+    async with road.transaction() as tx:
+        await redrive_job(tx, job_id, attempts=3)

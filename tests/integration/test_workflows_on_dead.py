@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -14,13 +13,12 @@ from headrace.database.states import JobState
 from headrace.diagnostics import echo
 from headrace.jobs.follow import follow_endings
 from headrace.jobs.queries import Job, JobFilter, list_jobs
-from headrace.jobs.redrive import redrive_job
 from headrace.jobs.workflow import chain
 from headrace.relay.following import hooks_of
 from headrace.relay.rescue import rescue_once
 from tests import trial
 from tests.road import Road, eventually, running
-from tests.workflows import end, follow, start, states
+from tests.workflows import end, follow, redrive, start, states
 
 HOOKS = hooks_of({trial.told.name: trial.told})
 
@@ -28,12 +26,6 @@ HOOKS = hooks_of({trial.told.name: trial.told})
 async def hooks_on_record(road: Road) -> list[Job]:
     """Return the jobs of the task that is told, the newest first."""
     return await list_jobs(road.record, JobFilter(task=trial.told.name), limit=200)
-
-
-async def redrive(road: Road, job_id: UUID) -> None:
-    """Try a job again as an operator does."""
-    async with road.transaction() as tx:
-        await redrive_job(tx, job_id, attempts=3)
 
 
 async def test_hook_runs_when_a_job_is_dead(road: Road) -> None:
