@@ -17,7 +17,8 @@ from headrace.clock import new_id
 from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.events.model import RecordedEvent
-from headrace.jobs.call import Call
+from headrace.jobs.call import Call, Overrides
+from headrace.jobs.retry import DEFAULT_MAX_LOSSES
 from headrace.subscribers.contract import Subscription
 from headrace.telemetry.propagation import current_traceparent, parse, trace_id_of
 from headrace.telemetry.scope import passing, staying
@@ -78,6 +79,7 @@ async def _record(record: Record, subscription: Subscription, event: RecordedEve
 
 def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None) -> Call:
     args = msgspec.json.encode({"subscription": subscription.name, "event_id": event.id})
+    losses = subscription.policy.retry.max_losses
     return Call(
         task=DELIVER,
         args=msgspec.Raw(args),
@@ -85,6 +87,7 @@ def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: fl
         max_attempts=subscription.policy.retry.max_attempts,
         delay_seconds=delay_seconds,
         born=JobState.DEAD if delay_seconds is None else JobState.RETRYING,
+        overrides=None if losses == DEFAULT_MAX_LOSSES else Overrides(max_losses=losses),
         tags=(f"subscription:{subscription.name}", f"subject:{event.key}"),
     )
 
