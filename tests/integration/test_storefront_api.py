@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -15,13 +15,14 @@ import msgspec
 import pytest
 from pypdf import PdfReader
 
-from headrace.api.app import create_app
-from headrace.api.door import open_door
-from headrace.application import combine
 from headrace.settings import Settings
+from headrace.testing.http import open_client
+from headrace.testing.inline import Inline, inline
+from headrace.testing.stores import Stores, open_stores
 from storefront.application import application
-from tests.integration.storefront_road import Road, open_road
+from storefront.events import OrderConfirmed, OrderCreated
 from tests.integration.storefront_world import SECRET, Depot, Sink, running_depot, running_sink
+from tests.servers import PostgresServer
 
 ORDER: dict[str, Any] = {
     "customer_email": "ada@example.com",
@@ -45,29 +46,30 @@ def depot() -> Iterator[Depot]:
         yield server
 
 
-@pytest.fixture
-async def road(database_url: str, redis_url: str, sink: Sink, depot: Depot) -> AsyncIterator[Road]:
-    """The road, with nothing on it."""
-    settings = Settings(
-        database_url=database_url,
-        redis_url=redis_url,
-        api_key="secret",
-        smtp_url=f"smtp://127.0.0.1:{sink.port}",
-        warehouse_url=f"http://127.0.0.1:{depot.server_port}/orders",
-        warehouse_secret=SECRET,
-    )
-    async with open_road(settings) as opened:
+@pytest.fixture(scope="module")
+def stores(postgres_server: PostgresServer) -> Iterator[Stores]:
+    """The run's own PostgreSQL."""
+    with open_stores(database_url=postgres_server.url_of("postgres")) as opened:
         yield opened
 
 
 @pytest.fixture
-async def api(road: Road, database_url: str, redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def road(stores: Stores, sink: Sink, depot: Depot) -> AsyncIterator[Inline]:
+    """The storefront, with nothing on record."""
+    settings = Settings(
+        smtp_url=f"smtp://127.0.0.1:{sink.port}",
+        warehouse_url=f"http://127.0.0.1:{depot.server_port}/orders",
+        warehouse_secret=SECRET,
+    )
+    async with inline(application, stores, settings=settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def api(road: Inline) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the API, with a key for everything."""
-    settings = Settings(database_url=database_url, redis_url=redis_url, api_key="secret")
-    async with open_door(settings, combine([application]), road.record) as door:
-        transport = httpx.ASGITransport(cast("Any", create_app(door)))
-        async with httpx.AsyncClient(transport=transport, base_url="http://storefront", headers=KEY) as client:
-            yield client
+    async with open_client(road) as client:
+        yield client
 
 
 async def placed(api: httpx.AsyncClient, **changes: object) -> dict[str, Any]:
@@ -188,7 +190,7 @@ async def test_second_confirmation_conflicts_when_it_has_no_key(api: httpx.Async
     assert (again.status_code, unknown.status_code) == (409, 404)
 
 
-async def test_answer_is_the_first_when_the_key_is_repeated(api: httpx.AsyncClient, road: Road) -> None:
+async def test_answer_is_the_first_when_the_key_is_repeated(api: httpx.AsyncClient, road: Inline) -> None:
     """Repeats under one key place one order, confirm it once, and say so."""
     first, repeat = [await api.post("/v1/orders", json=ORDER, headers={"Idempotency-Key": "a"}) for _ in range(2)]
     url = f"/v1/orders/{first.json()['id']}/confirm"
@@ -197,10 +199,10 @@ async def test_answer_is_the_first_when_the_key_is_repeated(api: httpx.AsyncClie
     assert (repeat.status_code, repeat.content, repeat.headers["idempotent-replay"]) == (201, first.content, "true")
     assert repeat.headers["location"] == first.headers["location"]
     assert (again.status_code, again.content, again.headers["idempotent-replay"]) == (202, confirm.content, "true")
-    assert len(await road.events()) == 2
+    assert len(await road.published(OrderCreated)) == len(await road.published(OrderConfirmed)) == 1
 
 
-async def test_one_order_is_placed_when_a_key_is_used_at_once(api: httpx.AsyncClient, road: Road) -> None:
+async def test_one_order_is_placed_when_a_key_is_used_at_once(api: httpx.AsyncClient, road: Inline) -> None:
     """Whoever comes second waits outside, or gets the first answer."""
     requests = (api.post("/v1/orders", json=ORDER, headers={"Idempotency-Key": "a"}) for _ in range(8))
 
@@ -208,16 +210,16 @@ async def test_one_order_is_placed_when_a_key_is_used_at_once(api: httpx.AsyncCl
 
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
-    assert len(await road.events()) == 1
+    assert len(await road.published(OrderCreated)) == 1
 
 
-async def test_invoice_is_served_when_it_is_ready(api: httpx.AsyncClient, road: Road) -> None:
+async def test_invoice_is_served_when_it_is_ready(api: httpx.AsyncClient, road: Inline) -> None:
     """404 with `Retry-After` before, the PDF after."""
     order = (await confirmed(api))["order"]
     url = f"/v1/orders/{order['id']}/invoice"
     early = await api.get(url)
 
-    await road.follow()
+    await road.finish_all()
     ready = await api.get(url)
 
     assert (early.status_code, early.headers["retry-after"]) == (404, "1")
@@ -226,20 +228,22 @@ async def test_invoice_is_served_when_it_is_ready(api: httpx.AsyncClient, road: 
     assert ready.headers["content-disposition"] == 'inline; filename="INV-000001.pdf"'
 
 
-async def test_fulfilment_is_ready_when_everything_has_followed(api: httpx.AsyncClient, road: Road) -> None:
+async def test_fulfilment_is_ready_when_everything_has_followed(api: httpx.AsyncClient, road: Inline) -> None:
     """The order says what has been done for it."""
     order = (await confirmed(api))["order"]
 
-    await road.follow()
+    await road.finish_all()
 
     shown = (await api.get(f"/v1/orders/{order['id']}")).json()
     assert shown["fulfilment"] == {"invoice": "ready", "confirmation_mail": "ready", "warehouse": "ready"}
 
 
-async def test_history_is_as_of_then_when_a_time_is_given(api: httpx.AsyncClient, road: Road) -> None:
+async def test_history_is_as_of_then_when_a_time_is_given(api: httpx.AsyncClient, road: Inline) -> None:
     """Events up to the time, oldest first, and the state that they lead to."""
-    order = (await confirmed(api))["order"]
-    await road.follow()
+    order = await placed(api)
+    await road.advance(1)
+    await api.post(f"/v1/orders/{order['id']}/confirm")
+    await road.finish_all()
     url = f"/v1/orders/{order['id']}/history"
 
     whole = (await api.get(url)).json()
@@ -260,10 +264,10 @@ async def test_history_is_as_of_then_when_a_time_is_given(api: httpx.AsyncClient
     assert (nothing["events"], nothing["state"]) == ([], None)
 
 
-async def test_pages_of_history_meet_when_they_are_read_one_by_one(api: httpx.AsyncClient, road: Road) -> None:
+async def test_pages_of_history_meet_when_they_are_read_one_by_one(api: httpx.AsyncClient, road: Inline) -> None:
     """Each page has the state of the whole."""
     order = (await confirmed(api))["order"]
-    await road.follow()
+    await road.finish_all()
     url = f"/v1/orders/{order['id']}/history"
     whole = (await api.get(url)).json()
 
@@ -278,10 +282,10 @@ async def test_pages_of_history_meet_when_they_are_read_one_by_one(api: httpx.As
     assert read == whole["events"]
 
 
-async def test_analytics_and_audit_are_listed_when_orders_are_confirmed(api: httpx.AsyncClient, road: Road) -> None:
+async def test_analytics_and_audit_are_listed_when_orders_are_confirmed(api: httpx.AsyncClient, road: Inline) -> None:
     """Sales by day and currency, acts by order, both in pages."""
     orders = [(await confirmed(api))["order"] for _ in range(3)]
-    await road.follow()
+    await road.finish_all()
     day = orders[0]["confirmed_at"][:10]
 
     sales = (await api.get("/v1/analytics/orders", params={"from": day, "to": day})).json()

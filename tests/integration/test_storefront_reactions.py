@@ -14,22 +14,24 @@ from sqlalchemy import text
 
 from headrace.database.states import JobState
 from headrace.jobs.queries import Job, JobFilter, list_jobs
+from headrace.jobs.retry import PermanentError
 from headrace.settings import Settings
 from headrace.stack.ports import free_port
-from headrace.subscribers.failures import Failure, become_job
-from headrace.transaction import transaction
+from headrace.testing.inline import Inline, inline
+from headrace.testing.stores import Stores, open_stores
+from storefront.application import application
 from storefront.drafts import ItemDraft, OrderDraft
 from storefront.fulfilment import NOTHING_YET, Fulfilment, Progress, fulfilment_of
 from storefront.orders import Order, confirm, order_tag, place
 from storefront.reactions.analytics import AT_THE_TOP as TOP_OF_SALES
 from storefront.reactions.analytics import SalesOfDay, list_sales
 from storefront.reactions.audit import AT_THE_TOP as TOP_OF_AUDIT
-from storefront.reactions.audit import list_acts
+from storefront.reactions.audit import AuditEntry, list_acts
 from storefront.reactions.confirmation_mail import mail_confirmation
 from storefront.reactions.invoice import find_invoice, invoice_confirmed_order, render_invoice
 from storefront.reactions.shipment import request_shipment
-from tests.integration.storefront_road import Road, open_road
 from tests.integration.storefront_world import SECRET, Depot, Sink, listening, running_depot, running_sink
+from tests.servers import PostgresServer
 
 READY = Progress.READY
 ALL_READY = Fulfilment(invoice=READY, confirmation_mail=READY, warehouse=READY)
@@ -50,11 +52,17 @@ def depot() -> Iterator[Depot]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def stores(postgres_server: PostgresServer) -> Iterator[Stores]:
+    """The run's own PostgreSQL."""
+    with open_stores(database_url=postgres_server.url_of("postgres")) as opened:
+        yield opened
+
+
 @pytest.fixture
-def settings(database_url: str, sink: Sink, depot: Depot) -> Settings:
-    """Settings that name all three."""
+def settings(sink: Sink, depot: Depot) -> Settings:
+    """Settings that name both."""
     return Settings(
-        database_url=database_url,
         smtp_url=f"smtp://127.0.0.1:{sink.port}",
         warehouse_url=f"http://127.0.0.1:{depot.server_port}/orders",
         warehouse_secret=SECRET,
@@ -62,39 +70,45 @@ def settings(database_url: str, sink: Sink, depot: Depot) -> Settings:
 
 
 @pytest.fixture
-async def road(settings: Settings) -> AsyncIterator[Road]:
-    """The road, with nothing on it."""
-    async with open_road(settings) as opened:
+async def road(stores: Stores, settings: Settings) -> AsyncIterator[Inline]:
+    """The storefront, with nothing on record."""
+    async with inline(application, stores, settings=settings) as opened:
         yield opened
 
 
-async def ordered(road: Road, *, cents: int = 1250, currency: str = "EUR") -> Order:
+async def ordered(road: Inline, *, cents: int = 1250, currency: str = "EUR") -> Order:
     """Place and confirm an order of two articles."""
     draft = OrderDraft("ada@example.com", currency, (ItemDraft("MUG", 2, cents),))
-    async with transaction(road.record) as tx:
+    async with road.transaction() as tx:
         order = await place(tx, draft, actor="ada")
-    async with transaction(road.record) as tx:
+    async with road.transaction() as tx:
         return await confirm(tx, order.id, actor="ada")
 
 
-async def jobs_of(road: Road, order_id: UUID) -> dict[str, Job]:
+async def jobs_of(road: Inline, order_id: UUID) -> dict[str, Job]:
     """Return the jobs of an order by their task."""
     jobs = await list_jobs(road.record, JobFilter(tag=order_tag(order_id)), limit=50)
     return {job.task: job for job in jobs}
 
 
-async def sales_of(road: Road) -> list[SalesOfDay]:
+async def sales_of(road: Inline) -> list[SalesOfDay]:
     """Return the sales of all days."""
     async with road.record.engine.connect() as connection:
         return await list_sales(connection, first=date.min, last=date.max, before=TOP_OF_SALES, limit=50)
 
 
-async def test_everything_follows_when_an_order_is_confirmed(road: Road, sink: Sink, depot: Depot) -> None:
+async def acts_of(road: Inline) -> list[AuditEntry]:
+    """Return what the audit says, newest first: one entry for each event."""
+    async with road.record.engine.connect() as connection:
+        return await list_acts(connection, subject=None, before=TOP_OF_AUDIT, limit=50)
+
+
+async def test_everything_follows_when_an_order_is_confirmed(road: Inline, sink: Sink, depot: Depot) -> None:
     """One invoice, one mail with it, one call; and the order says so."""
     order = await ordered(road)
     before = await fulfilment_of(road.record, order.id)
 
-    await road.follow()
+    await road.finish_all()
 
     async with road.record.engine.connect() as connection:
         invoice = await find_invoice(connection, order.id)
@@ -108,37 +122,38 @@ async def test_everything_follows_when_an_order_is_confirmed(road: Road, sink: S
     assert call[0]["idempotency-key"] == str((await jobs_of(road, order.id))[request_shipment.name].id)
 
 
-async def test_effects_happen_once_when_everything_is_delivered_again(road: Road, sink: Sink, depot: Depot) -> None:
+async def test_effects_happen_once_when_everything_is_delivered_again(road: Inline, sink: Sink, depot: Depot) -> None:
     """A second delivery of each event, and a second run of each task, add nothing."""
     order = await ordered(road)
-    await road.follow()
-    events = await road.events()
+    await road.finish_all()
+    acts = await acts_of(road)
 
-    for event in events:
-        await road.redeliver(event)
-    async with transaction(road.record) as tx:
+    await road.redeliver()
+    async with road.transaction() as tx:
         for task in (render_invoice, mail_confirmation, request_shipment):
             await tx.enqueue(task, order.id)
-    await road.follow()
+    await road.finish_all()
 
     assert (len(sink.mails), len(depot.calls)) == (1, 1)
-    assert len(await road.events()) == len(events) == 5
+    assert len(await acts_of(road)) == len(acts) == 5
 
 
-async def test_mail_fails_and_is_mended_when_the_mail_server_is_lost(settings: Settings, sink: Sink) -> None:
+async def test_mail_fails_and_is_mended_when_the_mail_server_is_lost(
+    stores: Stores, settings: Settings, sink: Sink
+) -> None:
     """Retries, then dead, visible in the order; the retry of the dead job mends it by itself."""
     port = free_port()
     away = msgspec.structs.replace(settings, smtp_url=f"smtp://127.0.0.1:{port}")
-    async with open_road(away) as road:
+    async with inline(application, stores, settings=away) as road:
         order = await ordered(road)
-        await road.follow()
+        await road.finish_all()
         failed = await fulfilment_of(road.record, order.id)
         dead = (await jobs_of(road, order.id))[mail_confirmation.name]
         async with road.record.engine.begin() as connection:
             await connection.execute(RETRY, {"id": dead.id})
         retried = await fulfilment_of(road.record, order.id)
         with listening(sink, port):
-            await road.follow()
+            await road.finish_all()
         mended = await fulfilment_of(road.record, order.id)
 
     assert failed == Fulfilment(invoice=READY, confirmation_mail=Progress.FAILED, warehouse=READY)
@@ -153,13 +168,13 @@ async def test_mail_fails_and_is_mended_when_the_mail_server_is_lost(settings: S
 
 @pytest.mark.parametrize(("status", "attempts"), [(500, 6), (410, 1), (307, 1)])
 async def test_shipment_fails_when_the_warehouse_does_not_take_it(
-    road: Road, depot: Depot, status: int, attempts: int
+    road: Inline, depot: Depot, status: int, attempts: int
 ) -> None:
     """Trouble is tried again with one key, a refusal is not; either way the order says so and the rest is done."""
     depot.status = status
     order = await ordered(road)
 
-    await road.follow()
+    await road.finish_all()
 
     assert await fulfilment_of(road.record, order.id) == Fulfilment(
         invoice=READY, confirmation_mail=READY, warehouse=Progress.FAILED
@@ -168,23 +183,23 @@ async def test_shipment_fails_when_the_warehouse_does_not_take_it(
     assert len({headers["idempotency-key"] for headers, _ in depot.calls}) == 1
 
 
-async def test_effect_has_failed_when_its_delivery_is_dead(road: Road) -> None:
+async def test_effect_has_failed_when_its_delivery_is_dead(road: Inline) -> None:
     """A reaction that never came to enqueue its job is visible in the order too."""
+    road.fail(invoice_confirmed_order, PermanentError("broken"))
     order = await ordered(road)
-    (confirmation,) = [event for event in await road.events() if event.type == "orders.order.confirmed"]
 
-    await become_job(road.record, invoice_confirmed_order, confirmation, Failure(ValueError("broken"), "rejected"))
+    await road.finish_all()
 
-    assert await fulfilment_of(road.record, order.id) == Fulfilment(invoice=Progress.FAILED)
+    assert await fulfilment_of(road.record, order.id) == Fulfilment(invoice=Progress.FAILED, warehouse=READY)
 
 
-async def test_sales_are_those_of_the_orders_when_many_are_confirmed(road: Road) -> None:
+async def test_sales_are_those_of_the_orders_when_many_are_confirmed(road: Inline) -> None:
     """The projection says what a recomputation from the orders says."""
     for cents in range(10):
         await ordered(road, cents=cents)
         await ordered(road, cents=cents, currency="JPY")
 
-    await road.deliver()
+    await road.drain()
 
     recomputed = text("""
         SELECT CAST(confirmed_at AT TIME ZONE 'UTC' AS date), count(*), CAST(sum(total_cents) AS bigint), currency
@@ -199,7 +214,7 @@ async def test_sales_are_those_of_the_orders_when_many_are_confirmed(road: Road)
     ]
 
 
-async def test_pages_of_sales_meet_when_they_are_read_one_by_one(road: Road) -> None:
+async def test_pages_of_sales_meet_when_they_are_read_one_by_one(road: Inline) -> None:
     """Nothing is left out or shown twice between pages."""
     add = text("INSERT INTO storefront_sales SELECT :day, unnest(ARRAY['EUR', 'JPY', 'USD']), 1, 1e30")
     async with road.record.engine.begin() as connection:
@@ -218,12 +233,12 @@ async def test_pages_of_sales_meet_when_they_are_read_one_by_one(road: Road) -> 
     assert whole[0] == SalesOfDay(date(2026, 1, 3), 1, 2**63 - 1, "USD")
 
 
-async def test_audit_names_who_did_what_when_things_have_followed(road: Road) -> None:
+async def test_audit_names_who_did_what_when_things_have_followed(road: Inline) -> None:
     """Each event has one entry, with its actor and its trace, newest first."""
     order = await ordered(road)
     await ordered(road)
 
-    await road.follow()
+    await road.finish_all()
 
     async with road.record.engine.connect() as connection:
         acts = await list_acts(connection, subject=str(order.id), before=TOP_OF_AUDIT, limit=50)

@@ -11,7 +11,7 @@ things run at once: `drained` is for that.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, ParamSpec
 from uuid import UUID
@@ -37,7 +37,6 @@ from headrace.testing.parts import open_steps
 from headrace.testing.steps import Steps
 from headrace.testing.stores import Stores
 from headrace.testing.virtual import ask_time, set_time
-from headrace.transaction import Transaction
 
 P = ParamSpec("P")
 
@@ -85,12 +84,9 @@ class Inline(Observed):
         """What time it is, for the record and for `headrace.clock.now` within tasks and subscribers."""
         return self._now
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Open a transaction, as a request of the application's own would, at the virtual time."""
-        with told_by(lambda: self._now):
-            async with super().transaction() as tx:
-                yield tx
+    def at_its_time(self) -> AbstractContextManager[None]:
+        """Let `headrace.clock.now` tell the virtual time for the block, as it does in tasks and subscribers."""
+        return told_by(lambda: self._now)
 
     async def run(self, task: Enqueueable[P], *args: P.args, **kwargs: P.kwargs) -> JobOutcome:
         """Enqueue a task, do what is due, the job and all that follows from it, and return how the job stands."""
@@ -106,7 +102,7 @@ class Inline(Observed):
 
         """
         done: list[str] = []
-        with told_by(lambda: self._now):
+        with self.at_its_time():
             while (what := await self._steps.run_once(self._now)) is not None:
                 done.append(what)
                 if len(done) >= MOST_STEPS:
@@ -199,7 +195,7 @@ class Inline(Observed):
     async def _set(self, moment: datetime) -> None:
         self._now = moment
         await set_time(self.record.engine, moment)
-        with told_by(lambda: self._now):
+        with self.at_its_time():
             await fire_due(self.record, self._resources.registry)
 
 

@@ -8,13 +8,14 @@ the record, as it stands at that moment; nothing is remembered here. Never wait 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
 
+from headrace.application import Registry
 from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.events.registry import event_type_of
@@ -80,11 +81,21 @@ class Observed:
         """What it runs with: the URLs of its stores, for clients of the application's own."""
         return self._resources.settings
 
+    @property
+    def registry(self) -> Registry:
+        """All that the tested applications declare."""
+        return self._resources.registry
+
+    def at_its_time(self) -> AbstractContextManager[None]:
+        """Let `headrace.clock.now` tell the test's time for the block; here it is the real one."""
+        return nullcontext()
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Open a transaction, as a request of the application's own would."""
-        async with transaction(self.record) as tx:
-            yield tx
+        with self.at_its_time():
+            async with transaction(self.record) as tx:
+                yield tx
 
     async def enqueue(self, task: Enqueueable[P], *args: P.args, **kwargs: P.kwargs) -> UUID:
         """Enqueue a task with its arguments in a transaction of its own; return the job's id."""
