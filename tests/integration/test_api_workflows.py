@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from headrace.api.door import Door
+from headrace.keys import create_key
 from headrace.settings import Settings
 from tests.integration.api_road import KEY, open_api
 
@@ -203,3 +204,15 @@ async def test_openapi_tells_what_a_workflow_is(api: tuple[httpx.AsyncClient, Do
     steps = jobs["additionalProperties"]
     name = steps["discriminator"]["mapping"]["trial.order"].rpartition("/")[2]
     assert document["components"]["schemas"][name]["properties"].keys() >= {"args", "after", "priority"}
+
+
+async def test_workflow_needs_the_scope_of_jobs(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """A workflow is made of jobs: a key that may make these may start it, and one that may only read may not."""
+    client, door = api
+    answers = []
+    for scope in ("jobs:write", "jobs:read"):
+        _, key = await create_key(door.record, "w", [scope])
+        headers = {"Authorization": f"Bearer {key}"}
+        answers.append(await client.post("/v1/workflows", json={"jobs": {"a": echo()}}, headers=headers))
+
+    assert [answer.status_code for answer in answers] == [202, 403]
