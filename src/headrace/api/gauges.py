@@ -38,6 +38,10 @@ _DEAD: Final = text("""
     WHERE j.state = 'dead' GROUP BY d.subscription
 """)
 
+_PARKED: Final = text("SELECT queue, count(*)::float8 FROM jobs WHERE state = 'pending' AND parked GROUP BY queue")
+
+_LIMITS: Final = text("SELECT name, concurrency::float8 FROM queues WHERE concurrency IS NOT NULL")
+
 _PROCESSES: Final = text("SELECT role, count(*)::float8 AS alive FROM processes WHERE expires_at > now() GROUP BY role")
 
 
@@ -63,6 +67,12 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     blocks = await blocks_by_task(connection)
     replace(metrics.loop_blocks, {(task,): times for task, (times, _) in blocks.items()})
     replace(metrics.loop_blocked_seconds, {(task,): seconds for task, (_, seconds) in blocks.items()})
-    labelled = ((metrics.subscription_lag, _LAG), (metrics.dead_deliveries, _DEAD), (metrics.processes, _PROCESSES))
+    labelled = (
+        (metrics.parked, _PARKED),
+        (metrics.concurrency_limit, _LIMITS),
+        (metrics.subscription_lag, _LAG),
+        (metrics.dead_deliveries, _DEAD),
+        (metrics.processes, _PROCESSES),
+    )
     for gauge, query in labelled:
         replace(gauge, {(str(name),): float(value) for name, value in await connection.execute(query)})

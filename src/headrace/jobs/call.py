@@ -23,9 +23,12 @@ DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY = 9
 MAX_ARGS_BYTES = 256 * 1024
+LONGEST_KEY = 500
+"""Characters of a key; PostgreSQL's indexes hold about 2,700 bytes."""
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
 _SPAN: Final = "must be 0 to ten years"
+_TOO_LONG: Final = f"must have {LONGEST_KEY} characters at most"
 _SOME_SPAN: Final = "must be more than 0 and at most ten years"
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -45,6 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     unique_seconds: float | None = None
     """How long the key is held besides, also by a job that has succeeded."""
     concurrency_key: str | None = None
+    """Jobs of a queue with this key run one at a time, or as many at once as the queue's limits allow."""
     max_attempts: int | None = None
     first_delay_seconds: float | None = None
     """Bound of the delay after the first failure; it doubles with each further one."""
@@ -83,6 +87,8 @@ def _rules(options: Options) -> list[tuple[str, str, bool]]:
         ("run_at", "needs a time zone", options.run_at is not None and options.run_at.tzinfo is None),
         ("expires_at", "needs a time zone", options.expires_at is not None and options.expires_at.tzinfo is None),
         ("queue", "must not be empty", options.queue == ""),
+        ("unique_key", _TOO_LONG, len(options.unique_key or "") > LONGEST_KEY),
+        ("concurrency_key", _TOO_LONG, len(options.concurrency_key or "") > LONGEST_KEY),
         ("options", "hold a text with NUL or a lone surrogate", not all(map(_is_storable, texts))),
     ]
 

@@ -42,6 +42,14 @@ class Metrics:
         self.oldest_pending_seconds = self._gauge(
             names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
         )
+        self.parked = self._gauge(
+            names.METRIC_PARKED, "Jobs that stand aside while others hold their concurrency key.", ("queue",)
+        )
+        self.concurrency_limit = self._gauge(
+            names.METRIC_CONCURRENCY_LIMIT,
+            "Jobs of a queue that may be in flight at once, where that is limited.",
+            ("queue",),
+        )
         self.outbox = self._gauge(names.METRIC_OUTBOX, "Events committed and not yet in a lane.", ())
         self.outbox_age_seconds = self._gauge(
             names.METRIC_OUTBOX_AGE_SECONDS, "Age of the oldest event that is not yet in a lane.", ()
