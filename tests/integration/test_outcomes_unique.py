@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from headrace.database.states import JobState
 from headrace.diagnostics import echo
@@ -18,6 +21,10 @@ from headrace.transaction import transaction
 from tests.road import Road, rolled_back
 
 HOUR = 3600.0
+MOVE = text("""
+    UPDATE jobs SET state = CAST(:after AS job_state), finished_at = now()
+    WHERE id = :id AND state = CAST(:before AS job_state)
+""")
 
 
 def held(key: str, value: int = 0, *, seconds: float = HOUR) -> Call:
@@ -230,3 +237,44 @@ async def test_job_stays_on_record_while_its_key_is_held(road: Road) -> None:
 
     assert forgotten == 1
     assert await road.enqueue(held("k")) == [job_id]
+
+
+_OF_A_KEY = """
+    SELECT unique_key, count(*) FROM jobs WHERE state NOT IN ('dead', 'cancelled', 'expired')
+    GROUP BY unique_key HAVING count(*) > 1
+"""
+
+
+async def test_key_is_never_held_by_two_whatever_happens_at_once(road: Road) -> None:
+    """Calls, ends, cancels and retries of three keys by ten hands: of a key at most one job is under way or done."""
+    chance = random.Random(20261121)  # noqa: S311 - a test that is the same each time
+    known: list[UUID] = []
+
+    async def one_of_many(number: int) -> None:
+        for _ in range(30):
+            key, action = chance.choice("abc"), chance.choice(["call", "call", "end", "cancel", "retry"])
+            job_id = chance.choice(known) if known else None
+            if action == "call" or job_id is None:
+                known.extend(await road.enqueue(held(key, number)))
+                continue
+            with suppress(ConflictError):
+                await act(road, job_id, action, dead=chance.random() < 0.8)
+
+    await asyncio.gather(*(one_of_many(number) for number in range(10)))
+
+    assert await road.driver.fetch(_OF_A_KEY) == []
+    assert await job_count(road) > 10
+
+
+async def act(road: Road, job_id: UUID, action: str, *, dead: bool) -> None:
+    """Do something to a job, where its state allows it."""
+    async with transaction(road.record) as tx:
+        match action:
+            case "end":
+                for before, after in (("pending", "queued"), ("queued", "running"), ("running", "over")):
+                    state = after if after != "over" else "dead" if dead else "succeeded"
+                    await tx.connection.execute(MOVE, {"id": job_id, "before": before, "after": state})
+            case "cancel":
+                await cancel_job(tx, job_id)
+            case _:
+                await redrive_job(tx, job_id, attempts=3)
