@@ -93,6 +93,10 @@ def _facts(job: Job) -> list[tuple[str, object]]:
         ("finished", job.finished_at and moment(job.finished_at)),
         ("expires", job.expires_at and moment(job.expires_at)),
         ("arguments", bytes(job.args).decode()),
+        (
+            "arguments before",
+            "; ".join(f"{bytes(one.args).decode()} to attempt {one.attempt}" for one in job.former_args),
+        ),
         ("result", bytes(job.result).decode() if job.state is JobState.SUCCEEDED else None),
         ("progress", None if bytes(job.progress) == b"null" else bytes(job.progress).decode()),
         ("tags", ", ".join(job.tags)),
