@@ -108,6 +108,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     states: Mapping[JobState, int]
     quarantined: int
     """Dead jobs of which the last attempt was lost with its worker."""
+    innocent: int
+    """Those of them that should have succeeded: workers died under them by no fault of theirs."""
     attempts: int
     lost_attempts: int
     handed_back: int
@@ -129,6 +131,7 @@ def check(history: History) -> Verdict:
         accepted=len(promised),
         states=Counter(job.state for job in jobs),
         quarantined=sum(_is_quarantined(job) for job in jobs),
+        innocent=sum(_is_quarantined(job) and JobState.DEAD not in promised[job.job_id].ends for job in jobs),
         attempts=succeeded + len(attempts),
         lost_attempts=sum(attempt.outcome == "lost" for attempt in attempts),
         handed_back=sum(job.unexplained for job in jobs),

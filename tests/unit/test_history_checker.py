@@ -162,4 +162,4 @@ def test_death_needs_a_reason_when_the_job_should_have_succeeded(
     verdict = check(history)
 
     assert [fault.wrong for fault in verdict.faults] == expected
-    assert verdict.quarantined == (bool(rows) and not expected)
+    assert verdict.quarantined == verdict.innocent == (bool(rows) and not expected)
