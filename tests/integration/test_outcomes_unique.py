@@ -258,12 +258,12 @@ async def test_key_is_never_held_by_two_whatever_happens_at_once(road: Road) -> 
                 known.extend(await road.enqueue(held(key, number)))
                 continue
             with suppress(ConflictError):
-                await act(road, job_id, action, dead=chance.random() < 0.8)
+                await act(road, job_id, action, dead=chance.random() < 0.97)
 
     await asyncio.gather(*(one_of_many(number) for number in range(10)))
 
     assert await road.driver.fetch(_OF_A_KEY) == []
-    assert await job_count(road) > 10
+    assert await job_count(road) > 3
 
 
 async def act(road: Road, job_id: UUID, action: str, *, dead: bool) -> None:
