@@ -13,6 +13,8 @@ from headrace.errors import ConfigurationError
 from headrace.jobs.call import Options
 from headrace.jobs.retry import PermanentError
 from headrace.jobs.workflow import Workflow
+from headrace.tasks.contract import task
+from headrace.tasks.run import Run
 from headrace.testing.inline import Inline, inline
 from headrace.testing.observed import NotDrainedError
 from headrace.testing.stores import Stores, open_stores
@@ -343,3 +345,23 @@ async def test_everything_is_finished_when_time_enough_has_passed(headrace: Inli
 
     assert await headrace.unfinished() == []
     assert headrace.now == NOON + timedelta(days=1)
+
+
+async def test_moment_without_a_zone_is_refused(stores: Stores) -> None:
+    """Nobody knows what it would be on record."""
+    with pytest.raises(ConfigurationError, match="give it a time zone"):
+        async with inline(application, stores, at=datetime(2031, 5, 1)):  # noqa: DTZ001 - what is refused
+            pass
+
+
+async def test_job_that_nothing_will_finish_is_named(headrace: Inline) -> None:
+    """A task that the application does not list is the newcomer's first mistake."""
+
+    @task("kit.forgotten")
+    async def forgotten(run: Run) -> None:
+        """Is in no application."""
+
+    job_id = await headrace.enqueue(forgotten)
+
+    with pytest.raises(NotDrainedError, match=r"knows the task kit\.forgotten"):
+        await headrace.finish(job_id)

@@ -7,12 +7,14 @@ what it accepts is on the test's record, to be drained from there. Never listen 
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import httpx
 import msgspec
+from litestar.exceptions import LitestarDeprecationWarning
 
 from headrace.api.app import create_app
 from headrace.api.door import open_door
@@ -45,7 +47,10 @@ async def open_client(headrace: Observed) -> AsyncIterator[httpx.AsyncClient]:
     key = headrace.settings.api_key or secrets.token_hex(16)
     settings = msgspec.structs.replace(headrace.settings, api_key=key)
     async with open_door(settings, headrace.registry, headrace.record) as door:
-        transport = _AtItsTime(cast("Any", create_app(door)), headrace)
+        with warnings.catch_warnings():  # of Litestar, about Headrace's own handlers: not the test's business
+            warnings.simplefilter("ignore", LitestarDeprecationWarning)
+            app = create_app(door)
+        transport = _AtItsTime(cast("Any", app), headrace)
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://headrace", headers=headers) as client:
             yield client

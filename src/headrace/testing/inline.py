@@ -24,6 +24,7 @@ from headrace.clock import told_by
 from headrace.cron.fire import fire_due
 from headrace.cron.register import register_schedules
 from headrace.database.states import FINISHED
+from headrace.errors import ConfigurationError
 from headrace.jobs.call import Enqueueable
 from headrace.jobs.queues import register_queues
 from headrace.resources import Resources
@@ -217,11 +218,17 @@ async def inline(
         providers: instances to hand out in the place of what the application would open, by their types.
         settings: what the factories of providers are given, with the URLs replaced.
 
+    Raises:
+        ConfigurationError: `at` has no time zone, the declarations do not fit together, or there is no PostgreSQL.
+
     Example:
         >>> async with inline(application, headrace_stores) as headrace:
         ...     assert (await headrace.run(greet, "Ada")).result == "Good morning, Ada"
 
     """
+    if at is not None and at.tzinfo is None:
+        message = f"{at} could be any time: give it a time zone, such as tzinfo=UTC"
+        raise ConfigurationError(message)
     registry = registry_for(applications, {Claims: Claims(RememberedClaims()), **(providers or {})})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(stores.database(registry.migrations, virtual_clock=True))

@@ -50,7 +50,9 @@ class Stores:
         """The Redis, started at the first question."""
         if self._redis_url is None:
             server = redis.prepare(self._directory / "redis", free_port())
-            self._run(server.program(_environment()), lambda: readiness.redis_answers(server.url()))
+            with _told("headrace_redis_url"):
+                program = server.program(_environment())
+            self._run(program, lambda: readiness.redis_answers(server.url()))
             self._redis_url = server.url()
         return self._redis_url
 
@@ -70,7 +72,8 @@ class Stores:
     @property
     def _server_url(self) -> str:
         if self._database_url is None:
-            server = postgres.prepare(self._directory / "postgres", free_port())
+            with _told("headrace_database_url"):
+                server = postgres.prepare(self._directory / "postgres", free_port())
             program = server.program(_environment(), postgres.FOR_TESTS)
             self._run(program, lambda: readiness.postgres_answers(server.url()))
             self._database_url = server.url()
@@ -113,6 +116,16 @@ def open_stores(*, database_url: str | None = None, redis_url: str | None = None
     """
     with tempfile.TemporaryDirectory(prefix="headrace-test-") as directory, ExitStack() as stack:
         yield Stores(Path(directory), stack, database_url=database_url, redis_url=redis_url)
+
+
+@contextmanager
+def _told(fixture: str) -> Iterator[None]:
+    """Say what a test's author can do where there is no embedded server."""
+    try:
+        yield
+    except ConfigurationError as error:
+        message = f"{error}; or, for tests, a fixture {fixture} that names a server of your own"
+        raise ConfigurationError(message) from error
 
 
 @contextmanager
