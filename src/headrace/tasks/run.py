@@ -12,9 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,6 +25,7 @@ from headrace.providers import Providers
 from headrace.tasks import idempotency
 from headrace.tasks.attempt import Attempt
 from headrace.tasks.claims import Claims, Holder
+from headrace.tasks.facts import RunFacts
 from headrace.tasks.reports import Reports
 from headrace.transaction import Transaction, transaction
 
@@ -44,57 +43,17 @@ class Ground:
     reports: Reports
 
 
-class Run:
+class Run(RunFacts):
     """One attempt of a job, as its task sees it."""
 
     def __init__(self, attempt: Attempt, ground: Ground, stack: AsyncExitStack) -> None:
+        super().__init__(attempt.claim)
         self._under_way = attempt
-        self._claim = attempt.claim
         self._ground = ground
         self._opening = asyncio.Lock()
         self._stack = stack
         self.session: Transaction | None = None
         """The open transaction, where the task has asked for one."""
-
-    @property
-    def job_id(self) -> UUID:
-        """The job's id, the same at every attempt."""
-        return self._claim.job_id
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        return self._claim.task
-
-    @property
-    def attempt(self) -> int:
-        """1 for the first attempt."""
-        return self._claim.attempt
-
-    @property
-    def max_attempts(self) -> int:
-        """How many attempts the job has in all."""
-        return self._claim.max_attempts
-
-    @property
-    def fence(self) -> int:
-        """Rises with every release of the job: of two runs, the one with the larger fence is the rightful one."""
-        return self._claim.fence
-
-    @property
-    def idempotency_key(self) -> str:
-        """A key for effects outside PostgreSQL, the same at every attempt."""
-        return str(self._claim.job_id)
-
-    @property
-    def traceparent(self) -> str:
-        """The W3C trace context that the job was created in."""
-        return self._claim.traceparent
-
-    @property
-    def created_at(self) -> datetime:
-        """When the job was created."""
-        return self._claim.created_at
 
     async def begin(self) -> Transaction:
         """Return the transaction that commits together with this attempt's outcome; opened at the first call.

@@ -16,12 +16,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
-from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from uuid import UUID
 
-from headrace.jobs.model import Claim
 from headrace.tasks.attempt import Attempt
+from headrace.tasks.facts import RunFacts
 from headrace.tasks.run import Run
 
 P = ParamSpec("P")
@@ -35,51 +33,8 @@ class InterruptedRunError(BaseException):
     """
 
 
-class SyncRun(ABC):
+class SyncRun(RunFacts, ABC):
     """One attempt of a job, as a plain function sees it."""
-
-    def __init__(self, claim: Claim) -> None:
-        self._claim = claim
-
-    @property
-    def job_id(self) -> UUID:
-        """The job's id, the same at every attempt."""
-        return self._claim.job_id
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        return self._claim.task
-
-    @property
-    def attempt(self) -> int:
-        """1 for the first attempt."""
-        return self._claim.attempt
-
-    @property
-    def max_attempts(self) -> int:
-        """How many attempts the job has in all."""
-        return self._claim.max_attempts
-
-    @property
-    def fence(self) -> int:
-        """Rises with every release of the job: of two runs, the one with the larger fence is the rightful one."""
-        return self._claim.fence
-
-    @property
-    def idempotency_key(self) -> str:
-        """A key for effects outside PostgreSQL, the same at every attempt."""
-        return str(self._claim.job_id)
-
-    @property
-    def traceparent(self) -> str:
-        """The W3C trace context that the job was created in."""
-        return self._claim.traceparent
-
-    @property
-    def created_at(self) -> datetime:
-        """When the job was created."""
-        return self._claim.created_at
 
     @property
     @abstractmethod
