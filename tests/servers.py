@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgspec
 
 from headrace.stack import postgres, readiness, redis
 from headrace.stack.ports import free_port
-from headrace.stack.program import Program
+from headrace.testing.stores import running_program
 
 START_SECONDS = 20.0
 
@@ -76,24 +75,8 @@ def running_redis(directory: Path) -> Iterator[RedisServer]:
         yield RedisServer(server.url, server.databases)
 
 
-@contextmanager
-def running(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the block ends, its output in `log`."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own binaries, with arguments of ours
-            program.argv(),
-            env=dict(program.environment),
-            cwd=program.working_directory,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(program.stop_signal)
-        process.wait(timeout=program.stop_seconds)
+running = running_program
+"""Run a program until the block ends, its output in a log."""
 
 
 def wait_until(question: Callable[[], Awaitable[bool]]) -> None:

@@ -96,7 +96,7 @@ class Stores:
     def _run(self, program: Program, answers: Callable[[], Awaitable[bool]]) -> None:
         log = self._directory / f"{program.name}.log"
         # the server dies with the thread that starts it: this one, which is the tests' own
-        self._stack.enter_context(_running(program, log))
+        self._stack.enter_context(running_program(program, log))
         if not _apart(readiness.until(answers, _START_SECONDS)):
             message = f"the embedded {program.name} did not start: {log.read_text()[-2000:]}"
             raise ConfigurationError(message)
@@ -129,7 +129,8 @@ def _told(fixture: str) -> Iterator[None]:
 
 
 @contextmanager
-def _running(program: Program, log: Path) -> Iterator[None]:
+def running_program(program: Program, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends, its output in `log`."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - our own binaries, with arguments of ours
             program.argv(),
@@ -141,7 +142,7 @@ def _running(program: Program, log: Path) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         process.send_signal(program.stop_signal)
         process.wait(timeout=program.stop_seconds)
