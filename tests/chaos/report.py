@@ -44,7 +44,7 @@ def _outcome(result: Result) -> list[tuple[str, str]]:
         "expired": verdict.states.get(JobState.EXPIRED, 0),
         "attempts on record": verdict.attempts,
         "of these lost with their worker": verdict.lost_attempts,
-        "runs handed back by a stopping worker": verdict.handed_back,
+        "runs handed back, or ended by a snooze": verdict.handed_back,
         "repeated effects outside": verdict.duplicates_outside,
         "jobs of one concurrency key at once": result.most_of_one_key,
         "children that started before their parents' success": result.started_too_early,
