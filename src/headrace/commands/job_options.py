@@ -31,6 +31,8 @@ _OF_A_JOB: Final = (
     ("tags", "--tag", click.STRING, "may be repeated"),
     ("max_attempts", "--max-attempts", click.IntRange(min=1), "as its task declares by default"),
     ("concurrency_key", "--concurrency-key", click.STRING, "jobs with the same key run one after the other"),
+    ("timeout_seconds", "--timeout", click.FloatRange(min=0, min_open=True), "seconds that one attempt may take"),
+    ("unique_seconds", "--unique-seconds", click.FloatRange(min=0, min_open=True), "hold the key that long besides"),
     ("unique_key", "--unique-key", click.STRING, "an unfinished job of the task with this key is the answer"),
     ("delay_seconds", "--delay", click.FloatRange(min=0), "run it that many seconds later"),
     ("priority", "--priority", click.IntRange(0, 9), "9 first; the task's own by default"),
