@@ -196,11 +196,30 @@ async def double(run: Run, parent: str) -> int:
     return 2 * await run.parent(parent, int)
 
 
+@task("trial.work_once", retry=STRICT)
+async def work_once(run: Run, key: str, seconds: float) -> int:
+    """Write an effect once for a key, and return which attempt did; the first one waits after it."""
+
+    async def work() -> int:
+        return await write.function(run, key, seconds)
+
+    return await run.once("trial", key, work, returns=int)
+
+
+@task("trial.mark_claimed", retry=STRICT, timeout_seconds=None)
+async def mark_claimed(run: Run, directory: str, seconds: float) -> bool:
+    """Leave a mark, an effect outside, unless it was left before; the first attempt waits after it."""
+    async with run.claim(directory, 3600) as mine:
+        if mine:
+            await mark.function(run, directory, seconds)
+    return mine
+
+
 application = Application(
     name="trial",
     tasks=(
         add, fail, picky, give, write, late, write_and_enqueue, write_unstorable, overdue, stubborn, block, die, mark,
-        told, doomed, parents, double,
+        told, doomed, parents, double, work_once, mark_claimed,
     ),
     migrations="storefront.migrations",  # what the tests' databases have
 )  # fmt: skip
