@@ -84,14 +84,17 @@ _SATISFY: Final = """
         RETURNING l.child_id),
     counted AS (SELECT child_id, count(*)::integer AS parents FROM satisfied GROUP BY child_id),
     locked AS (
-        SELECT j.id, c.parents FROM jobs j JOIN counted c ON c.child_id = j.id ORDER BY j.id FOR NO KEY UPDATE OF j)
-    UPDATE jobs SET
-        waits_for = waits_for - locked.parents,
-        run_at = CASE WHEN waits_for > locked.parents OR state <> 'scheduled' THEN run_at
-                      ELSE greatest(run_at, moment.at + make_interval(secs => coalesce(delay_seconds, 0))) END,
-        state = CASE WHEN waits_for > locked.parents OR state <> 'scheduled' OR run_at > moment.at
-                       OR delay_seconds > 0 THEN state ELSE 'pending' END
-    FROM locked, moment WHERE jobs.id = locked.id
+        SELECT j.id, c.parents FROM jobs j JOIN counted c ON c.child_id = j.id ORDER BY j.id FOR NO KEY UPDATE OF j),
+    moved AS (
+        UPDATE jobs SET
+            waits_for = waits_for - locked.parents,
+            run_at = CASE WHEN waits_for > locked.parents OR state <> 'scheduled' THEN run_at
+                          ELSE greatest(run_at, moment.at + make_interval(secs => coalesce(delay_seconds, 0))) END,
+            state = CASE WHEN waits_for > locked.parents OR state <> 'scheduled' OR run_at > moment.at
+                           OR delay_seconds > 0 THEN state ELSE 'pending' END
+        FROM locked, moment WHERE jobs.id = locked.id
+        RETURNING jobs.state)
+    SELECT EXISTS (SELECT FROM moved WHERE state = 'pending')
 """
 
 _DEATHS: Final = """
@@ -131,7 +134,11 @@ CallOf = Callable[[msgspec.Raw], Call]
 
 
 async def follow_endings(
-    connection: asyncpg.Connection[asyncpg.Record], hooks: Mapping[str, CallOf], *, limit: int = MOST_AT_ONCE
+    connection: asyncpg.Connection[asyncpg.Record],
+    hooks: Mapping[str, CallOf],
+    *,
+    limit: int = MOST_AT_ONCE,
+    tell: Callable[[], None] | None = None,
 ) -> int:
     """Act upon the oldest endings of watched jobs, in a transaction of its own; return how many there were.
 
@@ -139,6 +146,7 @@ async def follow_endings(
         connection: in no transaction.
         hooks: by name, the tasks that this code knows, for those that are told of a death.
         limit: how many endings at most.
+        tell: called when jobs have become due by this.
 
     """
     async with connection.transaction():
@@ -149,21 +157,24 @@ async def follow_endings(
         if cancelled := [job_id for job_id, state, _ in ended if state is JobState.CANCELLED]:
             await connection.execute(_CANCEL_CHILDREN, cancelled)
         succeeded = [state is JobState.SUCCEEDED for _, state, _ in ended]
-        await connection.execute(_SATISFY, [job_id for job_id, _, _ in ended], succeeded)
+        due = await connection.fetchval(_SATISFY, [job_id for job_id, _, _ in ended], succeeded)
         if dead := [(job_id, fence) for job_id, state, fence in ended if state is JobState.DEAD]:
-            await _tell(connection, dead, hooks)
+            due = await _make_hooks(connection, dead, hooks) or due
+    if due and tell is not None:
+        tell()
     return len(ended)
 
 
-async def _tell(
+async def _make_hooks(
     connection: asyncpg.Connection[asyncpg.Record], dead: Sequence[tuple[UUID, int]], hooks: Mapping[str, CallOf]
-) -> None:
+) -> bool:
     ids, fences = [job_id for job_id, _ in dead], [fence for _, fence in dead]
     deaths = [Death(*row) for row in await connection.fetch(_DEATHS, ids, fences)]
     if deaths:
         await insert_at_once(
             connection, [NewJob(new_id(), _call_about(death, hooks), death.traceparent) for death in deaths]
         )
+    return bool(deaths)
 
 
 def _call_about(death: Death, hooks: Mapping[str, CallOf]) -> Call:

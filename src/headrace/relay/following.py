@@ -25,6 +25,8 @@ from headrace.relay.leader import Leadership, Part
 from headrace.tasks.contract import Task
 
 _PAUSE_SECONDS: Final = 0.1
+_GATHER_SECONDS: Final = 0.004
+"""After a look that found something: where much ends, one look at more of it costs less."""
 _REBEGIN: Final = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
 
 
@@ -53,8 +55,8 @@ async def _follow(leadership: Leadership, hooks: Mapping[str, CallOf]) -> None:
         await connection.add_listener(Bell.ENDINGS.value, lambda *_: rung.set())
         while not leadership.stop.is_set():
             rung.clear()
-            if await follow_endings(connection, hooks):
-                leadership.record.wakeup.ring(Bell.JOBS)
+            if await follow_endings(connection, hooks, tell=lambda: leadership.record.wakeup.ring(Bell.JOBS)):
+                await leadership.stop.wait(_GATHER_SECONDS)
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PAUSE_SECONDS):
