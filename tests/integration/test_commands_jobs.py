@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from headrace.database.record import Bell
 from headrace.jobs.queries import Job
 from headrace.stack import stackfile
 from headrace.stack.stackfile import Whereabouts
@@ -160,6 +161,21 @@ async def test_one_job_is_tried_again_when_it_gets_other_arguments(road: Road) -
     assert wrong.code == 2
     assert right.out == f"{job_id} is pending\n"
     assert msgspec.json.decode((await road.job(job_id)).args) == {"a": 7, "b": 1}
+
+
+async def test_workers_hear_of_it_when_a_running_job_is_cancelled(road: Road) -> None:
+    """The command does not end before the bell has been rung."""
+    (job_id,) = await road.enqueue(trial.add.call(1))
+    for state in ("queued", "running"):
+        await road.driver.execute("UPDATE jobs SET state = CAST($2::text AS job_state) WHERE id = $1", job_id, state)
+    heard = asyncio.Event()
+    await road.driver.add_listener(Bell.CANCELS.value, lambda *_: heard.set())
+
+    ended = await headrace(road, "jobs", "cancel", str(job_id))
+    async with asyncio.timeout(5):
+        await heard.wait()
+
+    assert ended.out == f"{job_id} is running, and is asked to end\n"
 
 
 async def test_job_explains_itself_when_its_queue_is_paused(road: Road) -> None:
