@@ -183,3 +183,13 @@ async def test_task_shows_what_it_declares(api: tuple[httpx.AsyncClient, Door]) 
     assert listed["outcomes.tough"]["retry"]["max_losses"] == 5
     poison = listed["outcomes.poison"]
     assert (poison["retention_seconds"], poison["on_dead"]) == (60.0, "outcomes.told")
+
+
+async def test_document_says_that_a_retry_needs_no_body(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """A generated client can retry without naming anything."""
+    document = (await api[0].get("/openapi.json")).json()
+
+    body = document["paths"]["/v1/jobs/{job_id}/retry"]["post"]["requestBody"]
+    assert body["required"] is False
+    assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/RetryRequest"}
+    assert "former_args" in document["components"]["schemas"]["Job"]["properties"]

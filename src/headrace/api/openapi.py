@@ -27,6 +27,7 @@ from headrace.jobs.progress import Progress
 TAG: Final = "task"
 _GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
+_NOTHING: Final = {"type": "null"}
 _REF: Final = "#/components/schemas/"
 _HEADERS: Final[dict[str, Any]] = {
     "Trace-Id": {"description": "the trace of the request", "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
@@ -86,6 +87,7 @@ def completed(document: dict[str, Any], events: Mapping[str, EventType]) -> dict
         operation["responses"].pop("400", None)
         _add_headers(path, method, operation["responses"])
         operation["responses"]["default"] = _problem_response()
+        _allow_no_body(operation.get("requestBody", {}))
         if not path.startswith("/v1"):
             operation["security"] = []
         if method == "post" and path.startswith("/v1"):
@@ -124,6 +126,15 @@ def _add_headers(path: str, method: str, responses: dict[str, Any]) -> None:
         if status == "503":
             names.append("Retry-After")
         response["headers"] = response.get("headers", {}) | {name: _HEADERS[name] for name in names}
+
+
+def _allow_no_body(body: dict[str, Any]) -> None:
+    """Say that a body which may be null may be missing: Litestar calls it required."""
+    for content in body.get("content", {}).values():
+        members = content.get("schema", {}).get("oneOf", [])
+        if _NOTHING in members:
+            (content["schema"],) = [member for member in members if member != _NOTHING]
+            body["required"] = False
 
 
 def _any_json(_: type) -> dict[str, Any]:
