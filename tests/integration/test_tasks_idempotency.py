@@ -23,6 +23,7 @@ from headrace.tasks.claims import Busy, Claims, Holder, RedisClaims, Standing
 from headrace.tasks.contract import Task, task
 from headrace.tasks.idempotency import check_then_act, claimed, once
 from headrace.tasks.run import Run
+from headrace.tasks.sync_run import ThreadRun
 from headrace.testing.claims import RememberedClaims
 from headrace.testing.drained import drained
 from headrace.testing.inline import Inline, inline
@@ -85,7 +86,17 @@ async def digest(run: Run, user: str) -> bool:
     return mine
 
 
-application = Application(name="idem", tasks=(charge_once, refund, digest))
+@task("idem.charge_in_thread", retry=SOON)
+def charge_in_thread(run: ThreadRun, order_id: str) -> int:
+    """Charge from a plain function."""
+
+    async def charge(of: Run) -> Receipt:
+        return await of.once("idem.charge", order_id, lambda: of.get(Bank).charge(order_id), returns=Receipt)
+
+    return run.on_loop(charge).number
+
+
+application = Application(name="idem", tasks=(charge_once, refund, digest, charge_in_thread))
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +133,10 @@ async def test_result_is_kept_when_work_was_done_once(headrace: Inline, bank: Ba
     """A second job gets the first one's receipt, typed, and the bank hears nothing."""
     first = await headrace.run(charge_once, "a")
     second = await headrace.run(charge_once, "a")
+    plain = await headrace.run(charge_in_thread, "a")
     other = await headrace.run(charge_once, "b")
 
-    assert [outcome.result for outcome in (first, second, other)] == [1, 1, 2]
+    assert [outcome.result for outcome in (first, second, plain, other)] == [1, 1, 1, 2]
     assert bank.charges == ["a", "b"]
 
 

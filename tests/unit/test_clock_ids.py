@@ -8,7 +8,7 @@ from uuid import RFC_4122
 
 import pytest
 
-from headrace.clock import IdSource, first_id_at, new_id, now, time_of
+from headrace.clock import IdSource, first_id_at, new_id, now, time_of, told_by
 
 
 def test_ids_rise_strictly_when_made_faster_than_the_clock() -> None:
@@ -61,3 +61,14 @@ def test_first_id_at_bounds_the_ids_of_that_moment() -> None:
 def test_bound_is_the_smallest_id_when_the_time_is_before_all_ids() -> None:
     """A range that begins before 1970 begins with the first id, and is no error."""
     assert first_id_at(datetime(1, 1, 1, tzinfo=UTC)).int == 0
+
+
+def test_now_is_what_is_told_within_the_block_alone() -> None:
+    """The clock of a test tells the time where it is asked to, and the system's does again after it."""
+    long_ago = datetime(2001, 1, 1, tzinfo=UTC)
+
+    with told_by(lambda: long_ago):
+        within = now()
+
+    assert within == long_ago
+    assert now() > long_ago + timedelta(days=365)
