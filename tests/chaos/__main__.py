@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import structlog
+
 from tests.chaos.report import is_sound, report
 from tests.chaos.run import Measure, run_chaos
 
@@ -22,6 +24,7 @@ from tests.chaos.run import Measure, run_chaos
 def main() -> int:
     """Run once, print the report, and return the exit code."""
     measure = _asked()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     directory = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
     _say(f"seed {measure.seed}: {measure.jobs:,} jobs in {measure.seconds:g} s; logs in {directory}\n")
