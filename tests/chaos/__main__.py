@@ -17,19 +17,24 @@ from pathlib import Path
 
 import structlog
 
-from tests.chaos.report import is_sound, report
+from tests.chaos.report import is_sound, publish, report
 from tests.chaos.run import Measure, run_chaos
+
+PAGE = Path(__file__).parents[2] / "docs" / "chaos.md"
 
 
 def main() -> int:
     """Run once, print the report, and return the exit code."""
-    measure = _asked()
+    given = _asked()
+    measure = Measure(seed=given.seed, seconds=given.seconds, jobs=given.jobs)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     logging.getLogger("httpx").setLevel(logging.WARNING)
     directory = Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
     _say(f"seed {measure.seed}: {measure.jobs:,} jobs in {measure.seconds:g} s; logs in {directory}\n")
     result = asyncio.run(run_chaos(measure, directory))
     _say(report(result))
+    if given.write:
+        publish(result, PAGE)
     if not is_sound(result):
         _say(f"\nThe promise was NOT kept: see {directory}")
         return 1
@@ -38,13 +43,13 @@ def main() -> int:
     return 0
 
 
-def _asked() -> Measure:
+def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Kill everything and lose nothing.")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="what the run is drawn from")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long load and misfortune last")
     parser.add_argument("--jobs", type=int, default=10_000, help="how many jobs are enqueued meanwhile")
-    given = parser.parse_args()
-    return Measure(seed=given.seed, seconds=given.seconds, jobs=given.jobs)
+    parser.add_argument("--write", action="store_true", help="put the report into docs/chaos.md")
+    return parser.parse_args()
 
 
 def _say(text: str) -> None:

@@ -7,13 +7,17 @@ checker found no fault and no concurrency key had more than one job under way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
+from headrace.clock import now
 from headrace.database.states import JobState
 from tests.chaos.run import Result
 from tests.history import Wrong
 
 _MOST_FAULTS: Final = 30
+_BEGIN: Final = "<!-- results: written by `python -m tests.chaos --write` -->"
+_END: Final = "<!-- end of the results -->"
 
 
 def is_sound(result: Result) -> bool:
@@ -30,6 +34,23 @@ def report(result: Result) -> str:
     ]
     faults = [f"{fault.wrong}: {fault.about} {fault.said}" for fault in result.verdict.faults[:_MOST_FAULTS]]
     return "\n\n".join(parts + (["\n".join(faults)] if faults else []))
+
+
+def publish(result: Result, page: Path) -> None:
+    """Put the report of a run in the place of the last one on a page.
+
+    Raises:
+        ValueError: the page has no such place.
+
+    """
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, found, after = rest.partition(_END)
+    if not found:
+        message = f"{page} has no place between {_BEGIN} and {_END}"
+        raise ValueError(message)
+    measure = result.measure
+    head = f"{now():%Y-%m-%d}, seed {measure.seed}: {measure.jobs:,} calls within {measure.seconds:g} seconds."
+    page.write_text(f"{before}{_BEGIN}\n{head}\n\n{report(result)}\n{_END}{after}")
 
 
 def _outcome(result: Result) -> list[tuple[str, str]]:
