@@ -98,18 +98,18 @@ def _outcome(job: Claim, *, fails: bool) -> Outcome:
     return Outcome(job.job_id, job.fence, JobState.SUCCEEDED, result="null")
 
 
-async def held(road: Road, queue: str) -> dict[str | None, list[Interval]]:
+async def held(driver: asyncpg.Connection[asyncpg.Record], queue: str) -> dict[str | None, list[Interval]]:
     """Return from when until when jobs of a queue were released or running, by concurrency key."""
     found: dict[str | None, list[Interval]] = {}
-    for key, at, until, state in await road.driver.fetch(_HELD, queue):
+    for key, at, until, state in await driver.fetch(_HELD, queue):
         if state in {"queued", "running"}:
             found.setdefault(key, []).append((at, until))
     return found
 
 
-async def entered(road: Road, queue: str, state: JobState) -> list[datetime]:
+async def entered(driver: asyncpg.Connection[asyncpg.Record], queue: str, state: JobState) -> list[datetime]:
     """Return when jobs of a queue entered a state, each time that they did."""
-    rows = await road.driver.fetch(
+    rows = await driver.fetch(
         "SELECT t.at FROM job_transitions t JOIN jobs j ON j.id = t.job_id WHERE j.queue = $1 AND t.state::text = $2",
         queue,
         state.value,

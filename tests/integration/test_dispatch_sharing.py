@@ -45,7 +45,7 @@ async def test_high_priority_waits_for_running_jobs_only_when_low_ones_flood_all
     between = [
         at
         for name in ("a", "b", "c")
-        for at in await entered(road, name, JobState.RUNNING)
+        for at in await entered(road.driver, name, JobState.RUNNING)
         if job.created_at < at < job.started_at
     ]
     assert len(between) <= SLOTS + 4  # 50 ms of work may lie on the belt
@@ -60,8 +60,8 @@ async def test_floods_share_the_slots_when_they_are_equal_in_priority(road: Road
         await road.enqueue(*flood("b", 300))
         await asyncio.sleep(2.5)
 
-    a, b = [(await held(road, queue))[None] for queue in ("a", "b")]
-    started = [len(await entered(road, queue, JobState.RUNNING)) for queue in ("a", "b")]
+    a, b = [(await held(road.driver, queue))[None] for queue in ("a", "b")]
+    started = [len(await entered(road.driver, queue, JobState.RUNNING)) for queue in ("a", "b")]
     assert most_at_once([*a, *b]) <= SLOTS + 8
     assert started[1] > 0.3 * sum(started)
 
@@ -75,7 +75,7 @@ async def test_low_priority_is_not_starved_when_another_queue_is_flooded_with_hi
         await road.enqueue(*flood("low", 5, priority=0))
 
         async def low_ran() -> bool:
-            return len(await entered(road, "low", JobState.SUCCEEDED)) == 5
+            return len(await entered(road.driver, "low", JobState.SUCCEEDED)) == 5
 
         await eventually(low_ran)
         waiting = (await road.counts()).get("pending", 0)
@@ -96,4 +96,4 @@ async def test_workers_of_one_queue_are_full_when_shared_ones_are_taken_too(road
 
     assert job.state is JobState.SUCCEEDED
     assert still > 0
-    assert most_at_once((await held(road, "a"))[None]) >= 8
+    assert most_at_once((await held(road.driver, "a"))[None]) >= 8

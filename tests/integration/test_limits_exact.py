@@ -46,7 +46,7 @@ async def test_concurrency_is_never_exceeded_when_leaders_and_workers_compete(ro
         counts = await road.all_finished(60)
 
     assert counts == {"succeeded": 150}
-    assert most_at_once((await held(road, "tight"))[None]) == concurrency
+    assert most_at_once((await held(road.driver, "tight"))[None]) == concurrency
 
 
 async def test_rate_is_never_exceeded_in_any_window_when_leaders_and_workers_compete(road: Road) -> None:
@@ -57,7 +57,7 @@ async def test_rate_is_never_exceeded_in_any_window_when_leaders_and_workers_com
     async with fleet(road, leaders=3, workers=5, fault=0.1):
         counts = await road.all_finished(60)
 
-    started = await entered(road, "tight", JobState.RUNNING)
+    started = await entered(road.driver, "tight", JobState.RUNNING)
     assert counts == {"succeeded": 150}
     assert most_within(started, 0.5) == 20
     assert (max(started) - min(started)).total_seconds() < 2 * 0.5 * len(started) / 20
@@ -75,7 +75,7 @@ async def test_key_is_never_held_by_more_than_may_when_leaders_and_workers_compe
     async with fleet(road, leaders=2, workers=10, fault=0.05):
         counts = await road.all_finished(90)
 
-    most = [most_at_once(intervals) for intervals in (await held(road, "tight")).values()]
+    most = [most_at_once(intervals) for intervals in (await held(road.driver, "tight")).values()]
     assert counts == {"succeeded": 400}
     assert (len(most), max(most)) == (50, per_key or 1)
 
@@ -88,10 +88,10 @@ async def test_all_limits_hold_when_they_are_set_together(road: Road) -> None:
     async with fleet(road, leaders=2, workers=6, fault=0.05):
         counts = await road.all_finished(60)
 
-    by_key = await held(road, "tight")
+    by_key = await held(road.driver, "tight")
     assert counts == {"succeeded": 200}
     assert most_at_once([interval for intervals in by_key.values() for interval in intervals]) <= 6
-    assert most_within(await entered(road, "tight", JobState.RUNNING), 0.4) <= 30
+    assert most_within(await entered(road.driver, "tight", JobState.RUNNING), 0.4) <= 30
     assert max(most_at_once(by_key["a"]), most_at_once(by_key["b"])) <= 2
 
 
@@ -131,8 +131,8 @@ async def test_limit_counts_from_its_answer_when_leaders_are_at_full_speed(road:
         answered = await road.driver.fetchval("SELECT clock_timestamp()")
         await asyncio.sleep(0.5)
 
-    intervals = (await held(road, "tight"))[None]
-    released_later = [at for at in await entered(road, "tight", JobState.QUEUED) if at > answered]
+    intervals = (await held(road.driver, "tight"))[None]
+    released_later = [at for at in await entered(road.driver, "tight", JobState.QUEUED) if at > answered]
     full = [sum(begin <= at < end for begin, end in intervals) for at in released_later]
     assert len(released_later) > 0
     assert max(full) <= 2
@@ -152,7 +152,7 @@ async def test_pause_counts_from_its_answer_when_leaders_are_at_full_speed(
             answered = await road.driver.fetchval("SELECT clock_timestamp()")
             await asyncio.sleep(0.1)
 
-            released = await entered(road, "tight", JobState.QUEUED)
+            released = await entered(road.driver, "tight", JobState.QUEUED)
 
             assert max(released) < answered
             async with road.transaction() as tx:

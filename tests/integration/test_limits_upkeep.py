@@ -61,7 +61,7 @@ async def test_limit_is_kept_when_jobs_come_back_from_a_lost_belt(road: Road) ->
         counts = await road.all_finished(40)
 
     assert counts == {"succeeded": 30}
-    assert most_at_once((await held(road, "default"))[None]) == 2
+    assert most_at_once((await held(road.driver, "default"))[None]) == 2
 
 
 async def test_pace_of_a_queue_is_on_record_when_it_was_busy(road: Road) -> None:
