@@ -30,6 +30,8 @@ _LOCK = "SELECT name FROM queues WHERE name = ANY($1::text[]) AND NOT paused ORD
 # that may go, in the order of release: what is met before the last of them and may not go is parked. For its key's turn
 # a job lines up behind those in flight, so that no join is needed, for which the planner would guess. MATERIALIZED: a
 # queue is counted once; PostgreSQL would else count it anew for every job that is met (20 ms of a pass that took 25).
+# The state as text, at the end: so that jobs_pending, which looks tiny while its statistics are of an empty queue, is
+# not read as a whole for each job (with a backlog of 60,000, 60 ms of a pass that took 70).
 RELEASE = """
     WITH given AS MATERIALIZED (
         SELECT q.name AS queue, room.depth, coalesce(q.per_key_concurrency, 1) AS per_key,
@@ -67,7 +69,7 @@ RELEASE = """
     chosen AS (
         SELECT j.id, placed.goes, placed.per_key
         FROM placed CROSS JOIN LATERAL (
-            SELECT id FROM jobs WHERE id = placed.id AND state = 'pending' AND NOT parked
+            SELECT id FROM jobs WHERE id = placed.id AND CAST(state AS text) = 'pending' AND NOT parked
             FOR UPDATE SKIP LOCKED) AS j
         WHERE nth <= allowed AND (placed.goes OR nth < allowed))
     UPDATE jobs SET
