@@ -27,12 +27,23 @@ from headrace.jobs.settle import settle_within
 from headrace.providers import Providers
 from headrace.tasks.attempt import Attempt, Interruption
 from headrace.tasks.contract import Task
-from headrace.tasks.outcome import cancelled, failed, handed_back, rejected, returned, unknown_here, wished
+from headrace.tasks.outcome import (
+    REJECTED,
+    cancelled,
+    failed,
+    handed_back,
+    name_of,
+    rejected,
+    returned,
+    unknown_here,
+    wished,
+)
 from headrace.tasks.places import Places
 from headrace.tasks.policy import Policy, RunsIn
 from headrace.tasks.reports import Reports
 from headrace.tasks.returning import Returning
 from headrace.tasks.run import Ground, Run
+from headrace.telemetry import names
 from headrace.telemetry.messages import Message
 from headrace.telemetry.spans import run
 from headrace.transaction import Transaction
@@ -89,6 +100,8 @@ class Execution:
             with run(claim.queue, message, task=claim.task) as scope:
                 attempt.scope = scope
                 outcome = await self._attempt(attempt)
+                if outcome is not None:
+                    _tell(attempt, outcome)
             if self.reports.holds(claim.key):
                 await self.reports.finish(claim.key)
             return outcome
@@ -152,6 +165,7 @@ class Execution:
                     return outcome
                 await self.reports.finish(attempt.claim.key)  # before the job's row is locked
                 await _settle(context.session, outcome)
+                _tell(attempt, outcome)
                 return None
         except _RefusedError as refused:
             return refused.outcome
@@ -162,6 +176,16 @@ async def _settle(session: Transaction, outcome: Outcome) -> None:
     if outcome.state is JobState.DEAD:
         raise _RefusedError(outcome)
     await settle_within(session, outcome)
+
+
+def _tell(attempt: Attempt, outcome: Outcome) -> None:
+    """Tell the attempt's span what became of it."""
+    scope = attempt.scope
+    if scope is None or not scope.recording:
+        return
+    scope.set(names.OUTCOME, name_of(outcome))
+    if outcome.failure is not None and outcome.failure.outcome == REJECTED:  # the task itself has raised nothing
+        scope.failed_as(outcome.failure.type, outcome.failure.message)
 
 
 def _interrupted(claim: Claim, error: BaseException, reason: Interruption) -> Outcome:

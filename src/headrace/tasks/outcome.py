@@ -20,6 +20,8 @@ from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.telemetry.propagation import trace_id_now, trace_id_of
 
 MAX_RESULT_BYTES = 256 * 1024
+REJECTED = "rejected"
+"""The outcome, on record, of an attempt whose arguments cannot be read or whose result cannot be stored."""
 _MAX_TEXT = 16_000
 _SECOND = 1.0
 _MOST_UNCOUNTED = 30
@@ -81,7 +83,7 @@ def failed(
 
 def rejected(claim: Claim, error: BaseException, reason: str) -> Outcome:
     """Decide for arguments or a result that no attempt can mend: dead, with the reason."""
-    failure = _failure(claim, error, "rejected")
+    failure = _failure(claim, error, REJECTED)
     failure = msgspec.structs.replace(failure, message=f"{reason}: {failure.message}")
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)
 
@@ -115,6 +117,19 @@ def lost(claimed: Claimed) -> Outcome:
 def unknown_here(claim: Claim, delay_seconds: float) -> Outcome:
     """Decide for a task that this version of the code does not know: it waits, pending, for a worker that does."""
     return Outcome(claim.job_id, claim.fence, JobState.PENDING, delay_seconds=delay_seconds, refund=True)
+
+
+def name_of(outcome: Outcome) -> str:
+    """Return the word for how an attempt ended: that of its failure, `succeeded`, `snoozed` or `handed_back`."""
+    if outcome.failure is not None:
+        return outcome.failure.outcome
+    match outcome.state:
+        case JobState.SUCCEEDED:
+            return "succeeded"
+        case JobState.SCHEDULED:
+            return "snoozed"
+        case _:
+            return "handed_back"
 
 
 def _failure(claim: Claim, error: BaseException, outcome: str) -> Failure:
