@@ -258,8 +258,7 @@ def test_returning_jobs_stay_away_for_longer_each_time_and_come_back_apart() -> 
     known = Returning().delay_seconds(claim(fence=30))
 
     assert first == pytest.approx(0.1)
-    assert crowd == sorted(crowd)
-    assert max(crowd) == pytest.approx(5.0)
+    assert 4.0 < max(crowd) <= 5.001
     assert known == pytest.approx(5.0)
 
 
