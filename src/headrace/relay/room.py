@@ -81,6 +81,7 @@ class Room:
     def __init__(self) -> None:
         self.paces = Paces()
         self._workers: list[Serving] = []
+        self._tasks: list[str] = []
         self._rules: dict[str, Rules] = {}
         self._known: set[str] = set()
         self._refreshed_at = 0.0
@@ -98,11 +99,10 @@ class Room:
         demand = await read_demand(connection)
         await self._register(connection, demand.waiting)
         self._learn_rates(demand.in_flight)
-        tasks = sorted({task for worker in self._workers for task in worker.tasks})
         able = {queue: self._most(queue, demand.in_flight.get(queue, 0)) for queue in demand.waiting}
         wanting = {queue: most for queue, most in able.items() if most > 0}
         pools = self.pools(demand)
-        fronts = await self._fronts(connection, pools, wanting, tasks)
+        fronts = await self._fronts(connection, pools, wanting)
         room = {queue: given for queue, given in self._shared(pools, wanting, fronts, demand).items() if given}
         gated = {queue: n for queue, n in room.items() if queue in demand.keyed or self._is_limited(queue)}
         return Measured(
@@ -110,7 +110,7 @@ class Room:
             gated=gated,
             rated=[queue for queue in gated if self._rules.get(queue, Rules()).rated],
             parked=demand.parked,
-            tasks=tasks,
+            tasks=self._tasks,
             waiting=bool(demand.parked) or any(not self._is_shut(queue, _SOON_SECONDS) for queue in demand.waiting),
         )
 
@@ -173,13 +173,13 @@ class Room:
         connection: asyncpg.Connection[asyncpg.Record],
         pools: dict[Served, int],
         wanting: dict[str, int],
-        tasks: Sequence[str],
     ) -> dict[str, Front]:
         """Return what waits at the front of each queue, where that decides who gets the room."""
         free = sum(pools.values())
         if len(wanting) < 2 or not free:  # noqa: PLR2004 - one queue has nobody to share with
             return {queue: {0: most} for queue, most in wanting.items()}
-        return await read_fronts(connection, list(wanting), min(free, max(1, _MOST_LOOKED_AT // len(wanting))), tasks)
+        depth = min(free, max(1, _MOST_LOOKED_AT // len(wanting)))
+        return await read_fronts(connection, list(wanting), depth, self._tasks)
 
     def _shared(
         self, pools: dict[Served, int], wanting: dict[str, int], fronts: dict[str, Front], demand: Demand
@@ -196,6 +196,7 @@ class Room:
 
     async def _refresh(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._workers = [Serving(*row) for row in await connection.fetch(_WORKERS)]
+        self._tasks = sorted({task for worker in self._workers for task in worker.tasks})
         self._rules = {row[0]: Rules(*row[1:]) for row in await connection.fetch(_RULES)}
         self._refreshed_at = time.monotonic()
         self._shut_until = {queue: until for queue, until in self._shut_until.items() if until > self._refreshed_at}

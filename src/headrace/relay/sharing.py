@@ -43,7 +43,11 @@ def share(pools: Mapping[Served, int], wishes: Sequence[Wish]) -> dict[str, int]
         if not wish.in_flight:
             dealer.give(wish)
     for priority in sorted({level for wish in wishes for level in wish.waiting}, reverse=True):
-        line = [(wish.in_flight + dealer.given[wish.queue], wish.served, wish.queue, wish) for wish in wishes]
+        line = [
+            (wish.in_flight + dealer.given[wish.queue], wish.served, wish.queue, wish)
+            for wish in wishes
+            if priority in wish.waiting
+        ]
         heapq.heapify(line)
         while line:
             under_way, served, queue, wish = heapq.heappop(line)
