@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 
 import asyncpg
 import httpx
@@ -131,6 +132,28 @@ def test_process_ends_in_order_when_it_is_told_to(database_url: str, redis_url: 
 
     assert (answer.status_code, answer.json()["state"]) == (200, "pending")
     assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_connection_stays_open_when_head_was_asked_for(database_url: str, redis_url: str) -> None:
+    """The server knows that HEAD has no body: the next request goes over the same connection."""
+    variables = environment(database_url, redis_url, free_port())
+    with serving(variables) as (process, _):
+        connection = HTTPConnection("127.0.0.1", int(variables["HEADRACE_PORT"]), timeout=10)
+        connection.auto_open = 0  # a connection that the server has closed is not silently made again
+        connection.connect()
+        lengths = []
+        for method in ("HEAD", "HEAD", "GET"):
+            connection.request(method, "/health/live")
+            answer = connection.getresponse()
+            lengths.append((answer.getheader("content-length"), len(answer.read())))
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+
+    size = lengths[-1][1]
+    assert size > 0
+    assert lengths == [(str(size), 0), (str(size), 0), (str(size), size)]
     assert "Traceback" not in errors
 
 

@@ -38,6 +38,7 @@ class Methods:
 
     async def _head(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         async def without_body(message: Message) -> None:
+            scope["method"] = "HEAD"  # the server reads it here: of a GET it would miss the body, and hang up
             if message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)
