@@ -302,6 +302,18 @@ async def test_paused_queue_keeps_its_jobs_until_it_goes_on(headrace: Inline) ->
     assert (await headrace.finish(job_id)).state is JobState.SUCCEEDED
 
 
+async def test_time_passes_for_others_when_one_job_is_held_up(headrace: Inline, mailer: Mailer) -> None:
+    """What waits in a paused queue hides no due moment of another one."""
+    async with headrace.transaction() as tx:
+        await tx.connection.execute(text("INSERT INTO queues (name, paused) VALUES ('held', true)"))
+    await headrace.enqueue(greet.options(Options(queue="held")), "held")
+    await headrace.enqueue(greet.options(Options(delay_seconds=60)), "later")
+
+    await headrace.advance(60)
+
+    assert mailer.sent == ["later"]
+
+
 async def test_rate_of_a_queue_follows_the_virtual_clock(headrace: Inline, mailer: Mailer) -> None:
     """Two a minute: five mails take two minutes."""
     async with headrace.transaction() as tx:

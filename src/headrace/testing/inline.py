@@ -50,20 +50,17 @@ _NO_REDIS: Final = "redis://127.0.0.1:1/0"
 # What the clock has to stop at: what becomes due or expires, and where a rate has room again.
 _NEXT: Final = text("""
     SELECT min(at) FROM (
-        SELECT min(run_at) AS at FROM jobs WHERE state IN ('scheduled', 'pending', 'retrying') AND waits_for = 0
+        SELECT run_at AS at FROM jobs WHERE state IN ('scheduled', 'pending', 'retrying') AND waits_for = 0
         UNION ALL
-        SELECT min(expires_at) FROM jobs
-        WHERE expires_at IS NOT NULL AND state IN ('scheduled', 'pending', 'queued', 'retrying')
+        SELECT expires_at FROM jobs WHERE state IN ('scheduled', 'pending', 'queued', 'retrying')
         UNION ALL
-        SELECT min(next_due_at) FROM schedules WHERE enabled
+        SELECT next_due_at FROM schedules WHERE enabled
         UNION ALL
-        SELECT min(s.at + make_interval(secs => q.rate_per_seconds) + interval '1 millisecond')
+        SELECT s.at + make_interval(secs => q.rate_per_seconds) + interval '1 millisecond'
         FROM queues q JOIN queue_starts s ON s.queue = q.name
-        WHERE s.at + make_interval(secs => q.rate_per_seconds) >= now()
-          AND EXISTS (SELECT FROM jobs WHERE queue = q.name AND state = 'pending')) AS moments
+        WHERE EXISTS (SELECT FROM jobs WHERE queue = q.name AND state = 'pending')) AS moments
     WHERE at > now()
 """)
-
 
 _REWIND: Final = text("""
     UPDATE checkpoints SET position = 0 FROM subscriptions s
