@@ -41,7 +41,7 @@ from headrace.testing.virtual import ask_time, set_time
 
 P = ParamSpec("P")
 
-MOST_STEPS: Final = 10_000
+MOST_STEPS: Final = 5_000
 """How much one `drain` does before it takes the work for endless."""
 
 _NO_REDIS: Final = "redis://127.0.0.1:1/0"
