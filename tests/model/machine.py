@@ -8,7 +8,6 @@ and zombies are steps like any other. Time passes by moving the times on record 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -16,38 +15,18 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from headrace.clock import new_id, now
+from headrace.clock import new_id
 from headrace.database.states import REDRIVABLE, JobState
-from headrace.jobs.call import Options
 from headrace.jobs.model import Claim, Outcome
 from headrace.jobs.retry import Cancel, PermanentError, Retry, Snooze
 from headrace.tasks.outcome import cancelled, failed, handed_back, returned, succeeded
-from tests.model.job import SLOTS, UNDER_WAY, Limits, Model, RefusedError, Wish
+from tests.model.job import SLOTS, UNDER_WAY, Limits, Model, ModelJob, RefusedError, Wish
 from tests.model.real import Real
+from tests.model.wishes import HOUR, HOURS, LIMITS, PICKS, QUEUE, QUEUES, WISHES, options_of
 
-HOUR: Final = 3600.0
 RETRY: Final = Retry(first_delay_seconds=HOUR, max_delay_seconds=4 * HOUR)
 GRANTED: Final = 2
 """How many attempts a redrive grants."""
-QUEUES: Final = ("left", "right")
-_QUEUES: Final = st.sampled_from(QUEUES)
-WISHES: Final = st.one_of(
-    st.builds(Wish, queue=_QUEUES),
-    st.builds(Wish, queue=_QUEUES, priority=st.sampled_from([0, 9]), max_attempts=st.integers(1, 3)),
-    st.builds(Wish, queue=_QUEUES, delay=st.integers(0, 2), expires=st.sampled_from([None, 1, 2])),
-    st.builds(Wish, queue=_QUEUES, concurrency_key=st.sampled_from(["busy", "idle"])),
-    st.builds(
-        Wish, queue=_QUEUES, unique_key=st.sampled_from(["one", "two"]), unique_for=st.sampled_from([None, 1, 2])
-    ),
-)
-LIMITS: Final = st.one_of(
-    st.just(Limits()),
-    st.just(Limits(paused=True)),
-    st.builds(Limits, concurrency=st.integers(1, 3)),
-    st.builds(Limits, rate=st.integers(1, 3)),
-)
-PICKS: Final = st.integers(0, 1_000_000)
-HOURS: Final = st.integers(0, 2)
 
 
 class JobsMachine(RuleBasedStateMachine):
@@ -66,7 +45,26 @@ class JobsMachine(RuleBasedStateMachine):
         """A producer calls, and gets the id of the new job or of the one that holds its unique key."""
         for wish in wishes:
             asked = new_id()
-            assert self._real.enqueue(_options(wish), asked) == self._model.enqueue(asked, wish)
+            assert self._real.enqueue(options_of(wish), asked) == self._model.enqueue(asked, wish)
+
+    @precondition(lambda self: self._unique())
+    @rule(pick=PICKS, meanwhile=st.sampled_from(["nothing", "success", "expiry"]))
+    def call_again(self, pick: int, meanwhile: str) -> None:
+        """A producer repeats a call with a unique key, maybe after its job has succeeded or expired."""
+        job = self._unique()[pick % len(self._unique())]
+        if meanwhile == "success":
+            self.finish()
+        if meanwhile == "expiry":
+            self.wait(1)
+            self.expire()
+        self.enqueue([job.wish])
+
+    @rule()
+    def finish(self) -> None:
+        """A worker starts what it can, and all of it succeeds."""
+        self.start()
+        for won in self._current():
+            self._settle(succeeded(won, "done"))
 
     @rule()
     def dispatch(self) -> None:
@@ -229,7 +227,7 @@ class JobsMachine(RuleBasedStateMachine):
         self._real.pass_time(hours)
         self._model.hour += hours
 
-    @rule(queue=_QUEUES, limits=LIMITS)
+    @rule(queue=QUEUE, limits=LIMITS)
     def limit(self, queue: str, limits: Limits) -> None:
         """An operator sets or lifts the limits of a queue."""
         self._real.limit(queue, limits)
@@ -259,6 +257,9 @@ class JobsMachine(RuleBasedStateMachine):
         among = current if current and pick % 3 else self._won
         return among[-1 - pick % len(among)]
 
+    def _unique(self) -> list[ModelJob]:
+        return [job for job in self._model.jobs.values() if job.wish.unique_key is not None]
+
     def _current(self) -> list[Claim]:
         return [won for won in self._won if self._model.is_current(won.job_id, won.fence)]
 
@@ -268,16 +269,3 @@ class JobsMachine(RuleBasedStateMachine):
         wanted = [job_id for job_id in every if self._model.jobs[job_id].state in states]
         among = wanted if wanted and pick % 3 else every
         return among[pick % len(among)]
-
-
-def _options(wish: Wish) -> Options:
-    return Options(
-        queue=wish.queue,
-        priority=wish.priority,
-        delay_seconds=wish.delay * HOUR,
-        expires_at=None if wish.expires is None else now() + timedelta(hours=wish.expires),
-        unique_key=wish.unique_key,
-        unique_seconds=None if wish.unique_for is None else wish.unique_for * HOUR,
-        concurrency_key=wish.concurrency_key,
-        max_attempts=wish.max_attempts,
-    )
