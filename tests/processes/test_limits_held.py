@@ -20,7 +20,7 @@ from headrace.transaction import transaction
 from tests.intervals import Interval, most_at_once, most_within
 from tests.job_processes import World, open_world, settings_of
 
-pytestmark = [pytest.mark.processes, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(240)]
 
 WORKERS = 10
 KEYS = 50
