@@ -184,6 +184,28 @@ async def test_held_jobs_are_changed_too_when_their_holder_lets_go(api: tuple[ht
     assert await states(door) == {"cancelled": 3}
 
 
+async def test_job_comes_back_when_its_key_is_locked_the_other_way_round(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """Of two that wait for each other PostgreSQL ends one: a bulk change looks again, and its caller hears nothing."""
+    client, door = api
+    (job_id,) = await put(door, "dead", unique_key="k")
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with borrowed(door.record.engine) as driver, borrowed(door.record.engine) as other:
+        await driver.execute("INSERT INTO unique_keys VALUES ('diagnostics.echo', 'k', $1, now() + '1 hour')", job_id)
+        async with driver.transaction():
+            await driver.execute("SET LOCAL deadlock_timeout = '1min'")  # it is the other one that PostgreSQL ends
+            await driver.execute("SELECT FROM unique_keys FOR UPDATE")
+            answering = asyncio.create_task(client.post("/v1/jobs/retry", json={"state": "dead"}))
+            async with asyncio.timeout(10):
+                while not await other.fetchval(waits):
+                    await asyncio.sleep(0.01)
+                await driver.execute("SELECT FROM jobs FOR UPDATE")
+
+        answer = await answering
+
+    assert (answer.status_code, answer.json()) == (202, {"count": 1})
+    assert await states(door) == {"pending": 1}
+
+
 async def test_every_request_is_answered_when_many_come_at_once(api: tuple[httpx.AsyncClient, Door]) -> None:
     """Requests by filter take turns: none waits for a connection that another one of them holds."""
     client, door = api

@@ -208,7 +208,7 @@ async def _change(
     for _ in range(_TRIES):
         try:
             rows = await driver.fetch(change.statement, left, began_at, *change.arguments)
-        except asyncpg.UniqueViolationError:  # a new job has just taken a unique key: the next look sees it
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):  # others take these keys: look again
             continue
         changed += sum(1 for row in rows if row["moved"])
         if len(rows) == len(left):
