@@ -14,9 +14,12 @@ import pytest
 from sqlalchemy import text
 
 from headrace.api.door import Door
+from headrace.api.gauges import fill_gauges
 from headrace.clock import now
+from headrace.database.record import open_record
 from headrace.presence import Identity, Presence, Role
 from headrace.settings import Settings
+from headrace.telemetry.metrics import Metrics
 from tests.integration.api_road import KEY, enqueue, open_api
 
 ROLES: tuple[Role, ...] = ("relay", "worker", "consume", "cron")
@@ -122,6 +125,16 @@ async def test_answer_is_503_when_postgresql_is_away(database_url: str, redis_ur
     assert (alive.status_code, system.status_code, scrape.status_code) == (200, 503, 200)
     assert [part["part"] for part in system.json()["missing"]] == ["postgresql"]
     assert len(jobs) == 2
+
+
+async def test_gauges_keep_their_values_when_no_connection_is_accepted(database_url: str) -> None:
+    """What PostgreSQL says to who connects reaches us as the driver's own error, as while it starts up."""
+    metrics = Metrics()
+    metrics.outbox.set(7)
+    async with open_record(Settings(database_url=f"{database_url}_that_is_not_there")) as record:
+        await fill_gauges(metrics, record)
+
+    assert b"headrace_outbox_events 7.0" in metrics.render()
 
 
 async def test_answer_is_503_in_time_when_postgresql_is_frozen(database_url: str, redis_url: str) -> None:

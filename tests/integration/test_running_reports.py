@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import event
 
 from headrace.clock import new_id
+from headrace.database.record import open_record
 from headrace.diagnostics import echo
 from headrace.jobs.model import Key
 from headrace.jobs.progress import progress_channel
+from headrace.settings import Settings
 from headrace.tasks.reports import Reports
 from tests.road import Road
 
@@ -76,6 +78,19 @@ async def test_last_value_is_on_record_when_the_run_ends(road: Road) -> None:
 
     assert await dones(road) == [7]
     assert not reports.holds(key)
+
+
+async def test_run_does_not_suffer_when_no_connection_is_accepted(road: Road, database_url: str) -> None:
+    """What PostgreSQL says to who connects reaches us as the driver's own error, as while it starts up."""
+    (key,) = await running_jobs(road, 1)
+    nowhere = Settings(database_url=f"{database_url}_that_is_not_there")
+    async with open_record(nowhere) as record:
+        reports = Reports(record)
+        reports.report(key, done=7, total=7, note="")
+
+        await reports.finish(key)
+
+    assert await dones(road) == [None]
 
 
 async def test_value_of_a_run_that_lost_its_fence_is_not_written(road: Road) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import now, time_of
+from headrace.database.away import DRIVER_ERRORS
 from headrace.database.record import Record
 from headrace.jobs.blocked import blocks_by_task
 from headrace.jobs.standing import job_counts, oldest_pending
@@ -50,7 +51,7 @@ async def fill_gauges(metrics: Metrics, record: Record) -> None:
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS), record.engine.connect() as connection:
             await _fill(metrics, connection)
-    except (SQLAlchemyError, OSError):
+    except (SQLAlchemyError, *DRIVER_ERRORS):
         return
 
 

@@ -15,6 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
+from headrace.database.away import DRIVER_ERRORS
 from headrace.database.record import Record
 from headrace.jobs.model import Key
 from headrace.jobs.progress import progress_channel, progress_json, write_last_progress, write_progress
@@ -61,7 +62,7 @@ class Reports:
         try:
             async with self._writing:
                 await write_last_progress(self._record, key, last)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, *DRIVER_ERRORS) as error:
             logger.warning("progress_not_recorded", job_id=str(key[0]), error=repr(error))
 
     async def record_once(self) -> None:
