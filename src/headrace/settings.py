@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.Meta(ge=1, le=1000),
     ] = 32
     worker_processes: Annotated[
-        int | None,
+        Annotated[int, msgspec.Meta(ge=1, le=1000)] | None,
         _meaning("child processes at once of one worker, for tasks that run in processes; as many as CPUs where unset"),
     ] = None
     subscriptions: Annotated[str | None, _meaning("the subscriptions to consume, comma-separated; all where unset")] = (

@@ -48,6 +48,7 @@ def test_refused_with_the_way_to_the_list_when_a_name_is_far_off() -> None:
         ("PORT", "65536"),
         ("PORT", "-1"),
         ("WORKER_CONCURRENCY", "0"),
+        ("WORKER_PROCESSES", "0"),
         ("LEASE_SECONDS", "0.1"),
         ("SHUTDOWN_SECONDS", "-1"),
         ("DATABASE_POOL_SIZE", "1"),
