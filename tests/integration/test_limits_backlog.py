@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -13,7 +14,7 @@ from headrace.jobs.call import Options
 from headrace.relay.connection import PLANNER
 from headrace.relay.dispatch import Dispatcher
 from tests.fleet import register
-from tests.road import BOUND_SECONDS, Road
+from tests.road import BOUND_SECONDS, Road, eventually
 
 BACKLOG = 50_000
 MOST_TOUCHED = 6_000
@@ -159,6 +160,37 @@ async def test_release_reads_what_it_releases_only_when_many_jobs_are_finished(
 
     assert await finish_all(road) == 10
     assert rows < MOST_TOUCHED_LATER
+
+
+async def test_others_go_when_a_backlog_of_an_unknown_task_is_before_them(road: Road) -> None:
+    """Fifty thousand jobs of a version to come: parked in bounded passes, and back when a worker knows their task."""
+    await register(road.driver, ["diagnostics.echo"], slots=5)
+    await fill(road, keys=1)
+    await road.driver.execute("UPDATE jobs SET task = 'of.tomorrow', concurrency_key = NULL")
+    await road.driver.execute("VACUUM ANALYZE jobs")
+    dispatcher = Dispatcher(road.redis)
+
+    async def parked() -> int:
+        return int(await road.driver.fetchval("SELECT count(*) FROM jobs WHERE state = 'pending' AND parked"))
+
+    await eventually(lambda: _after_a_pass(road, dispatcher, lambda: _is(parked(), BACKLOG)), 30)
+    (other,) = await road.enqueue(echo.call(1))
+    later = [await touched(road, dispatcher) for _ in range(5)]  # now and then one looks through what is parked
+    assert (await road.job(other)).state is JobState.QUEUED
+    assert sorted(later)[2] < MOST_TOUCHED_LATER
+
+    await register(road.driver, ["of.tomorrow"], slots=5)
+    await eventually(lambda: _after_a_pass(road, dispatcher, lambda: _is(parked(), 0)), 30)
+    assert await road.driver.fetchval("SELECT count(*) FROM jobs WHERE state = 'queued' AND task = 'of.tomorrow'") > 0
+
+
+async def _after_a_pass(road: Road, dispatcher: Dispatcher, holds: Callable[[], Awaitable[bool]]) -> bool:
+    await dispatcher.run_once(road.driver)
+    return await holds()
+
+
+async def _is(found: Awaitable[int], wanted: int) -> bool:
+    return await found == wanted
 
 
 async def test_job_of_an_unknown_task_blocks_no_key_when_it_is_first(road: Road) -> None:

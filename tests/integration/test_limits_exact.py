@@ -12,6 +12,7 @@ from headrace.database.states import JobState
 from headrace.diagnostics import echo
 from headrace.jobs.call import Call, Options
 from headrace.jobs.limits import Limits, Rate, set_limits
+from headrace.jobs.queues import register_queues
 from headrace.jobs.standing import set_paused
 from headrace.relay.gate import Gate
 from tests.fleet import entered, fleet, held
@@ -143,6 +144,7 @@ async def test_pause_counts_from_its_answer_when_leaders_are_at_full_speed(
     road: Road, keys: Sequence[str | None]
 ) -> None:
     """After the answer nothing is released, whatever leaders had measured before, also of jobs that were parked."""
+    await register_queues(road.record.engine, ["tight"])
     await road.enqueue(*calls(3000, keys=keys))
     async with fleet(road, leaders=3, workers=4, slots=25):
         for _ in range(5):

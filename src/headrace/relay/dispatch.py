@@ -24,6 +24,7 @@ from headrace.jobs.model import Claim
 from headrace.relay.gate import Gate
 from headrace.relay.parking import Parking
 from headrace.relay.room import Measured, Room
+from headrace.relay.unknown import Unknown
 from headrace.streams.put import put
 from headrace.telemetry.messages import Batch
 from headrace.telemetry.names import job_destination
@@ -86,17 +87,19 @@ class Dispatcher:
         self._room = Room()
         self._gate = Gate()
         self._parking = Parking()
+        self._unknown = Unknown()
         self._due_at = 0.0
 
     async def run_once(self, connection: asyncpg.Connection[asyncpg.Record]) -> int:
         """Release what is due and has room; return how many jobs. -1 says that jobs wait and have no room."""
         await self._promote(connection)
         room = await self._room.measure(connection)
-        if room.parked and await self._parking.bring_back(connection, room.parked, room.tasks):
+        if room.parked and await self._bring_back(connection, room):
             room = await self._room.measure(connection)
         await self._room.paces.write(connection)
         if not (room.free or room.gated):
             return -1 if room.waiting else 0
+        await self._unknown.park(connection, room.lines, room.tasks)
         rows = await self._release(connection, room)
         released = [Claim(*row[:_CLAIM_COLUMNS]) for row in rows]
         self._room.released(released)
@@ -108,6 +111,10 @@ class Dispatcher:
         if time.monotonic() >= self._due_at:
             await connection.execute(_PROMOTE)
             self._due_at = time.monotonic() + _DUE_INTERVAL_SECONDS
+
+    async def _bring_back(self, connection: asyncpg.Connection[asyncpg.Record], room: Measured) -> int:
+        known = await self._unknown.bring_back(connection, room.parked, room.tasks)
+        return known + await self._parking.bring_back(connection, room.parked, room.tasks)
 
     async def _release(self, connection: asyncpg.Connection[asyncpg.Record], room: Measured) -> list[asyncpg.Record]:
         """Release into the room; return the jobs, the highest priority and the oldest first."""

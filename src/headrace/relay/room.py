@@ -68,6 +68,8 @@ class Measured(msgspec.Struct, frozen=True):
     """Of queues whose jobs must be counted first: with limits, or with jobs that have a concurrency key."""
     rated: list[str]
     """Those of the gated ones that have a rate."""
+    lines: list[str]
+    """Queues in which jobs are in line for workers that there are."""
     parked: list[str]
     """Queues with parked jobs."""
     tasks: list[str]
@@ -109,6 +111,7 @@ class Room:
             free={queue: n for queue, n in room.items() if queue not in gated},
             gated=gated,
             rated=[queue for queue in gated if self._rules.get(queue, Rules()).rated],
+            lines=[queue for queue in wanting if serving(pools, queue)],
             parked=demand.parked,
             tasks=self._tasks,
             waiting=bool(demand.parked) or any(not self._is_shut(queue, _SOON_SECONDS) for queue in demand.waiting),
