@@ -31,7 +31,8 @@ ALTER TABLE jobs
 UPDATE jobs SET moved_to = ARRAY[state], moved_at = ARRAY[coalesce(started_at, released_at, created_at)]
     WHERE state IN ('scheduled', 'pending', 'queued', 'running', 'retrying');
 
--- The dispatcher's order of release: priority, then age. A parked job waits for others with its concurrency key.
+-- The dispatcher's order of release: priority, then age. A parked job is in no line:
+-- others hold its concurrency key, or no worker knows its task.
 DROP INDEX jobs_pending;
 CREATE INDEX jobs_pending ON jobs (queue, priority DESC, run_at, id) WHERE state = 'pending' AND NOT parked;
 CREATE INDEX jobs_parked ON jobs (queue, concurrency_key, priority DESC, run_at, id) WHERE state = 'pending' AND parked;
