@@ -43,7 +43,9 @@ class Metrics:
             names.METRIC_OLDEST_PENDING_SECONDS, "Age of the oldest job that waits though it is due.", ("queue",)
         )
         self.parked = self._gauge(
-            names.METRIC_PARKED, "Due jobs that stand aside: their key is busy, or no worker knows their task.", ("queue",)
+            names.METRIC_PARKED,
+            "Due jobs that stand aside: their key is busy, or no worker knows their task.",
+            ("queue",),
         )
         self.concurrency_limit = self._gauge(
             names.METRIC_CONCURRENCY_LIMIT,
