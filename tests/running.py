@@ -164,7 +164,7 @@ def spin(run: SyncRun, directory: str, grandchild: bool = False) -> None:  # noq
     del run
     if grandchild:
         started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-        note(directory, f"pid {started.pid}")
+        note(directory, f"started {started.pid}")
     note(directory, f"pid {os.getpid()}")
     try:
         while True:

@@ -56,6 +56,14 @@ async def run(road: Road, call: Call) -> Job:
     return await road.finished(job_id)
 
 
+def is_at_work(pid: int) -> bool:
+    """Tell whether a process lives; one whose end nobody has asked for yet does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def cancelled(road: Road, job_id: UUID) -> tuple[Job, float]:
     """Cancel a job, wait for its end, and tell how long that took."""
     begin = time.monotonic()
@@ -215,15 +223,17 @@ async def test_child_process_that_fails_or_dies_is_a_failed_attempt(
 
 
 async def test_cancel_kills_the_child_and_what_it_has_started(wide: Road, tmp_path: Path) -> None:
-    """A busy CPU is free within a second; `finally` has run."""
-    (job_id,) = await wide.enqueue(running.spin.call(str(tmp_path)))
+    """A busy CPU is free within a second; `finally` has run; a process that it left behind is gone too."""
+    (job_id,) = await wide.enqueue(running.spin.call(str(tmp_path), grandchild=True))
     pid = int((await noted(tmp_path, "pid")).split()[1])
+    started = int((await noted(tmp_path, "started")).split()[1])
 
     job, took = await cancelled(wide, job_id)
 
     assert job.state is JobState.CANCELLED
     assert took < 1.0
     assert not psutil.pid_exists(pid)
+    assert not is_at_work(started)
     assert "cleaned up" in notes(tmp_path)
 
 

@@ -1,8 +1,8 @@
 """Child processes for plain functions that keep a CPU busy, or must be killed when their time is up.
 
 Owns a bounded number of children, each with a socket of its own, started when first needed and kept warm. A child
-whose run is interrupted or overdue is told by SIGTERM, killed half a second later with all it has started, and
-replaced; one that dies is a failed attempt with the reason, and nobody else notices. No pool of a library does this:
+whose run is interrupted or overdue is told by SIGTERM, killed half a second later, and replaced; what it has started
+is killed with it, also where it ended in time. One that dies is a failed attempt with the reason, and nobody else notices. No pool of a library does this:
 their children share one pipe and its lock (one that is killed holding it stops them all), talk pickle, and outlive a
 worker that is killed. Never fork: the worker has threads.
 """
@@ -81,14 +81,14 @@ class Child:
 
     async def end(self) -> None:
         """Interrupt what runs, give it a moment, and kill what is left."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            async with asyncio.timeout(_GRACE_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
+        if self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group: what it has started, too
+                self._process.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await self._process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group: what it has started outlives it
             await self._process.wait()
         self._writer.close()
 
