@@ -2,9 +2,9 @@
 
 Owns a bounded number of children, each with a socket of its own, started when first needed and kept warm. A child
 whose run is interrupted or overdue is told by SIGTERM, killed half a second later, and replaced; what it has started
-is killed with it, also where it ended in time. One that dies is a failed attempt with the reason, and nobody else notices. No pool of a library does this:
-their children share one pipe and its lock (one that is killed holding it stops them all), talk pickle, and outlive a
-worker that is killed. Never fork: the worker has threads.
+is killed with it, also where it ended in time. One that dies is a failed attempt with the reason, and nobody else
+notices. No pool of a library does this: their children share one pipe and its lock (one that is killed holding it
+stops them all), talk pickle, and outlive a worker that is killed. Never fork: the worker has threads.
 """
 
 from __future__ import annotations
