@@ -2,7 +2,7 @@
 
 Owns what can be asked about the links between jobs: the parents of a job and whether they still hold it up, its
 children, and how its parents ended, for the child that works with their results. Reads never lock. A link leaves the
-record together with one of its two jobs.
+record together with the child; a parent that has left before it is not shown.
 """
 
 from __future__ import annotations
