@@ -13,7 +13,7 @@ from tests.chaos.run import Measure, run_chaos
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(240)]
 
 SHORT = Measure(
-    seed=7, seconds=12.0, jobs=400, lease_seconds=1.0, longest_seconds=1.5, every_seconds=0.8, patience_seconds=120.0
+    seed=7, seconds=9.0, jobs=300, lease_seconds=1.0, longest_seconds=1.5, every_seconds=0.8, patience_seconds=120.0
 )
 
 
