@@ -137,6 +137,19 @@ async def test_standing_tells_what_a_job_waits_for(api: tuple[httpx.AsyncClient,
     assert (waits.key_is_busy, waits.holders) == (True, sorted(jobs[:2]))
 
 
+async def test_jobs_of_the_same_key_go_first_when_they_stand_aside_too(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """Also at a moment when nobody holds the key; those of other keys that stand aside are not in the way."""
+    client, door = api
+    jobs = [await enqueue(client, concurrency_key=key) for key in ("a", "b", "a", "a")]
+    async with door.record.engine.begin() as connection:
+        await connection.exec_driver_sql("UPDATE jobs SET parked = true")
+
+    explained = (await client.get(f"/v1/jobs/{jobs[3]['id']}/explain")).json()
+
+    assert explained["ahead"] == 2
+    assert "behind_others" in [reason["code"] for reason in explained["reasons"]]
+
+
 async def test_standing_is_free_when_nothing_is_limited(api: tuple[httpx.AsyncClient, Door]) -> None:
     """A queue without limits and a job without a key."""
     client, door = api

@@ -102,7 +102,7 @@ def _facts(row: Row[Any], limits: LimitStanding, parents: list[Parent], workers:
         paused_by=row.paused_by,
         relay_leads=row.relay_leads,
         relay_since=row.relay_until,
-        ahead=queued + (row.pending_ahead if waits else 0),
+        ahead=queued + (row.pending_ahead + row.key_ahead if waits else 0),
         limits=limits,
         parents=parents,
         workers=workers,
