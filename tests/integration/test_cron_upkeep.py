@@ -275,7 +275,7 @@ async def test_events_of_the_default_partition_leave_when_their_time_is_over(rec
 
 
 async def test_the_small_tables_are_pruned_when_upkeep_runs(record: Record) -> None:
-    """Keys older than a day, ledger rows older than the retention, processes dead for a day; the last fire stays."""
+    """Keys older than a day, ledger rows and moves older than the retention, processes dead for a day go."""
     await rows(
         record,
         "INSERT INTO idempotency_keys (principal, key, request_hash, status, headers, body, created_at) VALUES "
@@ -294,10 +294,16 @@ async def test_the_small_tables_are_pruned_when_upkeep_runs(record: Record) -> N
         "(gen_random_uuid(), 'worker', 'h', 1, now() - interval '2 days'), "
         "(gen_random_uuid(), 'worker', 'h', 2, now() - interval '2 hours')",
     )
+    await rows(
+        record,
+        "INSERT INTO job_moves (job_id, state, at) VALUES "
+        "(gen_random_uuid(), 'running', now() - interval '40 days'), (gen_random_uuid(), 'scheduled', now())",
+    )
     await add_job(record, days_ago=40)
 
     await prune(record, Settings())
 
+    assert await rows(record, "SELECT state FROM job_moves") == [("scheduled",)]
     assert await rows(record, "SELECT key FROM idempotency_keys") == [("new",)]
     assert await rows(record, "SELECT outcome FROM schedule_runs ORDER BY due_at") == [
         ("fired",), ("skipped",), ("skipped",),

@@ -36,6 +36,8 @@ _OLD_WORK: Final = """
     r.created_at < now() - make_interval(days => :days) AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = r.job_id)
 """
 _DEAD_PROCESS: Final = "r.expires_at < now() - interval '1 day'"
+# Set aside for jobs that move for ever; those of a job that ends leave with it.
+_OLD_MOVE: Final = "r.at < now() - make_interval(days => :days)"
 
 # The last fire of each schedule stays: the overlap policy asks for its job.
 _OLD_RUN: Final = """
@@ -66,14 +68,15 @@ async def forget(record: Record) -> None:
 
 
 async def prune(record: Record, settings: Settings) -> None:
-    """Delete what is older than the retention: jobs and work done, events, ledger rows, keys, dead processes."""
+    """Delete what is older than the retention: jobs, moves, work done, events, ledger rows, keys, dead processes."""
     before = now() - timedelta(days=settings.retention_days)
     jobs = await prune_jobs(record, before)
     partitions = await prune_events(record, before)
     runs = await delete_in_batches(record.engine, "schedule_runs", _OLD_RUN, {"days": settings.retention_days})
     work = await delete_in_batches(record.engine, "processed_work", _OLD_WORK, {"days": settings.retention_days})
+    moves = await delete_in_batches(record.engine, "job_moves", _OLD_MOVE, {"days": settings.retention_days})
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
-    pruned = {"jobs": jobs, "partitions": partitions, "runs": runs, "processed_work": work, "idempotency_keys": keys}
-    if any((*pruned.values(), processes)):
-        logger.info("pruned", **pruned, processes=processes)
+    small = {"runs": runs, "processed_work": work, "job_moves": moves, "idempotency_keys": keys, "processes": processes}
+    if jobs or partitions or any(small.values()):
+        logger.info("pruned", jobs=jobs, partitions=partitions, **small)

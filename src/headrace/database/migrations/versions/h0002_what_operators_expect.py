@@ -61,6 +61,7 @@ CREATE TABLE job_moves (
     state job_state NOT NULL
 );
 CREATE INDEX job_moves_job ON job_moves (job_id, at);
+CREATE INDEX job_moves_age ON job_moves (at);
 
 -- Ends of watched jobs, those that others wait for, until somebody has acted upon them. Rows and not a state, so that a
 -- death counts although the job was tried again at once. Drained at once, so vacuum it often and cheaply.
