@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+
+import pytest
 
 from headrace.diagnostics import echo, sleep
 from headrace.jobs.limits import tidy_starts
@@ -84,12 +87,28 @@ async def test_pace_goes_on_from_the_record_when_the_leader_changes(road: Road) 
     await road.driver.execute("INSERT INTO queues (name, pace) VALUES ('default', 100)")
     await register(road.driver, road.registry.tasks, slots=5)
     paces = Paces()
-    paces.count({"default": 0}, {"default": 3})
-    paces._began_at -= 1
-
-    await paces.write(road.driver)
+    for _ in range(2):  # the first of them may have been full in part only
+        paces.full(["default"])
+        paces._began_at = time.monotonic() - 1
+        await paces.write(road.driver)
 
     assert await road.driver.fetchval("SELECT pace FROM queues") == 95
+
+
+async def test_pace_is_that_of_a_flood_when_jobs_trickled_before(road: Road) -> None:
+    """A second in which nothing waited for room says only that so much can be done at least."""
+    await road.driver.execute("INSERT INTO queues (name) VALUES ('default')")
+    paces, found = Paces(), []
+    trickle, flood = [(10, False)] * 30, [(200, True), (400, True), (400, True)]
+    for done, is_full in [*trickle, *flood, *trickle]:
+        paces.count({"default": done})
+        paces.full(["default"] if is_full else [])
+        paces._began_at = time.monotonic() - 1
+        await paces.write(road.driver)
+        found.append(await road.driver.fetchval("SELECT pace FROM queues"))
+
+    assert found[:30] == [None] * 30
+    assert found[30:] == pytest.approx([200.0] + [400.0] * 32, rel=0.05)
 
 
 async def test_dispatcher_writes_no_pace_when_nothing_happens(road: Road) -> None:

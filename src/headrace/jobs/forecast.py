@@ -18,7 +18,7 @@ _AT_ONCE_SECONDS: Final = 0.05
 _SLACK_SECONDS: Final = 1.0
 """A release, a claim and a busy machine: what comes on top of every estimate's high end."""
 _PACE_ERROR: Final = 0.4
-"""The pace is a mean of twenty busy seconds at most, of which the first was busy in part only."""
+"""The pace is a mean of twenty seconds at most, and the jobs to come may be longer or shorter."""
 _CHANCE: Final = 1.5
 
 
@@ -90,7 +90,7 @@ def _by_workers(line: Line) -> tuple[Seconds | None, str]:
     if must_end <= 0:
         return Seconds(0.0, _AT_ONCE_SECONDS, _SLACK_SECONDS), "a worker has room for it"
     if not line.pace:
-        return None, "no job of the queue has ended yet, so its pace is not known"
+        return None, "its pace is not known: no job of the queue has ended yet while others waited"
     noun = "job" if must_end == 1 else "jobs"
     return _around(
         must_end, must_end / line.pace, _PACE_ERROR

@@ -1,15 +1,16 @@
 """How fast each queue is worked off, written where everybody can read it.
 
-Owns `queues.pace`: jobs that left the workers per second, smoothed over about twenty seconds in which the queue was
-busy. A quiet time does not count, so the pace says how fast the next flood will go. Written by the leader, once a
-second at most and only where it changed; it decides nothing, and forecasts are made of it.
+Owns `queues.pace`: jobs that left the workers per second, smoothed over about twenty seconds in which jobs waited for
+room. Any other second does not count, for it says nothing of what could have been done: so the pace says how fast the
+next flood will go, and there is none before the first one. Written by the leader, once a second at most and only where
+it changed; it decides nothing, and forecasts are made of it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import asyncpg
 
@@ -30,17 +31,21 @@ class Paces:
 
     def __init__(self) -> None:
         self._finished: Counter[str] = Counter()
-        self._busy: set[str] = set()
+        self._full: set[str] = set()
+        self._was_full: set[str] = set()
         self._paces: dict[str, float] = {}
         self._seconds: Counter[str] = Counter()
         self._written: dict[str, float] = {}
         self._began_at = time.monotonic()
         self._read = False
 
-    def count(self, finished: Mapping[str, int], in_flight: Mapping[str, int]) -> None:
-        """Take note of how many jobs of each queue were worked off, and which queues are busy."""
+    def count(self, finished: Mapping[str, int]) -> None:
+        """Take note of how many jobs of each queue were worked off."""
         self._finished.update(finished)
-        self._busy.update(queue for queue, jobs in in_flight.items() if jobs)
+
+    def full(self, queues: Iterable[str]) -> None:
+        """Take note of queues in which jobs wait and have no room."""
+        self._full.update(queues)
 
     async def write(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         """Write the paces that have changed, when a second has passed."""
@@ -61,13 +66,16 @@ class Paces:
         self._seconds = Counter(dict.fromkeys(paces, _SMOOTHING))
 
     def _learn(self, elapsed: float) -> None:
-        for queue in self._busy | self._finished.keys():
-            self._seconds[queue] += 1
+        for queue in self._full:
+            if queue in self._was_full:
+                self._seconds[queue] += 1
+            elif self._seconds[queue]:
+                continue  # full in part only, and better is known
             before = self._paces.get(queue, 0.0)
-            weight = 1 / min(self._seconds[queue], _SMOOTHING)
+            weight = 1 / min(max(1, self._seconds[queue]), _SMOOTHING)
             self._paces[queue] = before + weight * (self._finished[queue] / elapsed - before)
         self._finished.clear()
-        self._busy.clear()
+        self._was_full, self._full = self._full, set()
         self._began_at = time.monotonic()
 
     def _is_news(self, queue: str, pace: float) -> bool:

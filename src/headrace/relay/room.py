@@ -107,6 +107,7 @@ class Room:
         fronts = await self._fronts(connection, pools, wanting)
         room = {queue: given for queue, given in self._shared(pools, wanting, fronts, demand).items() if given}
         gated = {queue: n for queue, n in room.items() if queue in demand.keyed or self._is_limited(queue)}
+        self.paces.full(queue for queue in demand.waiting if queue not in room and not self._is_paused(queue))
         return Measured(
             free={queue: n for queue, n in room.items() if queue not in gated},
             gated=gated,
@@ -163,9 +164,11 @@ class Room:
         return min(MAX_RELEASE, rules.concurrency - in_flight)
 
     def _is_shut(self, queue: str, soon_seconds: float = 0.0) -> bool:
-        rules = self._rules.get(queue)
         shut_until = self._shut_until.get(queue, 0.0)
-        return (rules is not None and rules.paused) or shut_until > time.monotonic() + soon_seconds
+        return self._is_paused(queue) or shut_until > time.monotonic() + soon_seconds
+
+    def _is_paused(self, queue: str) -> bool:
+        return self._rules.get(queue, Rules()).paused
 
     def _is_limited(self, queue: str) -> bool:
         rules = self._rules.get(queue)
@@ -221,7 +224,7 @@ class Room:
             before = self._rates.get(queue, 0.0)
             self._rates[queue] = before + weight * (finished[queue] / elapsed - before)
         self._in_flight = in_flight
-        self.paces.count(finished, in_flight)
+        self.paces.count(finished)
 
 
 def _take(places: dict[Served, int], able: Sequence[Served], jobs: int) -> None:
