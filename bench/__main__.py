@@ -56,8 +56,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 FULL = Sizes(
     rounds=9,
     requests=4_000,
-    turns=3,
-    jobs=30_000,
+    turns=2,
+    jobs=20_000,
     lone=1_000,
     batches=5,
     batch=10_000,
