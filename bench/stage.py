@@ -8,7 +8,6 @@ its own, and is gone when the run ends. Never turn durability off here: what is 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -24,6 +23,7 @@ from headrace.stack import postgres, redis
 from headrace.stack.ports import free_port
 from headrace.stack.program import Program
 from headrace.stack.readiness import postgres_answers, redis_answers, until
+from headrace.testing.stores import running_program
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 30.0
@@ -92,24 +92,12 @@ def migrate(stage: Stage) -> None:
 
 @contextmanager
 def _running(program: Program, log: Path) -> Iterator[psutil.Process]:
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own binaries, with arguments of ours
-            program.argv(),
-            env=dict(program.environment),
-            cwd=program.working_directory,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
     try:
-        yield psutil.Process(process.pid)
+        with running_program(program, log) as process:
+            yield psutil.Process(process.pid)
     except Exception:
         print(f"--- {program.name} said last:\n{log.read_text(errors='replace')[-_LAST_WORDS:]}", file=sys.stderr)
         raise
-    finally:
-        process.send_signal(program.stop_signal)
-        process.wait(timeout=program.stop_seconds)
 
 
 @asynccontextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode, get_tracer_provider
+from opentelemetry.trace import StatusCode
 
 from headrace import diagnostics
 from headrace.application import combine
 from headrace.jobs.call import Call, Options
-from headrace.telemetry import names, setup
+from headrace.telemetry import names
 from tests import outcomes, trial
+from tests.kept_spans import keep_spans
 from tests.road import Road, relaying, working
 
 REGISTRY = combine([diagnostics.application, trial.application, outcomes.application])
@@ -22,12 +22,7 @@ ONCE = Options(max_attempts=1)
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
     """Everything that this process records from here on."""
-    setup.configure("test")
-    provider = get_tracer_provider()
-    assert isinstance(provider, TracerProvider)
-    memory = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(memory))
-    return memory
+    return keep_spans()
 
 
 @pytest.mark.parametrize(

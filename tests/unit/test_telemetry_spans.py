@@ -9,13 +9,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, get_tracer_provider
+from opentelemetry.trace import SpanKind, StatusCode
 
-from headrace.telemetry import edges, names, propagation, setup, spans
+from headrace.telemetry import edges, names, propagation, spans
 from headrace.telemetry.messages import LIVE_SECONDS, Batch, Message
+from tests.kept_spans import keep_spans
 
 EVENT_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -45,12 +45,7 @@ CREATED = Event(EVENT_ID, "orders.order.created", "storefront", "order-1")
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
     """Everything that this process records from here on."""
-    setup.configure("test")
-    provider = get_tracer_provider()
-    assert isinstance(provider, TracerProvider)
-    memory = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(memory))
-    return memory
+    return keep_spans()
 
 
 @pytest.fixture
