@@ -8,7 +8,7 @@ tests the table too. Never sleep here: every wait is for a condition, with a bou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -165,8 +165,3 @@ async def entries_of(redis: Redis, stream: str) -> list[tuple[bytes, Claim]]:
     """Return the entries of a job queue's stream, each with its id."""
     entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(stream))
     return [(entry, msgspec.msgpack.decode(fields[b"j"], type=Claim)) for entry, fields in entries]
-
-
-def states_of(jobs: Sequence[Job]) -> list[str]:
-    """Return the states of jobs."""
-    return [job.state.value for job in jobs]

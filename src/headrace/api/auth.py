@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
@@ -90,10 +89,6 @@ def scope_of(route: str, method: str) -> str:
     parts = route.strip("/").split("/")
     resource = parts[1] if len(parts) > 1 and parts[0] == "v1" else parts[0]
     return f"{resource}:{'read' if method in _SAFE else 'write'}"
-
-
-def _method_of(scope: Scope) -> str:
-    return str(cast("Mapping[str, object]", scope).get("method", "GET"))  # a WebSocket has none
 
 
 def _bearer(scope: Scope) -> str | None:
