@@ -9,8 +9,13 @@ from typing import Any, cast
 import pytest
 
 from headrace.clock import new_id, now
+from headrace.database.record import Record
 from headrace.jobs.model import Claim
-from headrace.tasks.attempt import Attempt, Interruption
+from headrace.providers import Providers
+from headrace.tasks.attempt import SOON_SECONDS, Attempt, Interruption
+from headrace.tasks.contract import task
+from headrace.tasks.execution import Execution
+from headrace.tasks.run import Run
 
 
 def attempt_here() -> Attempt:
@@ -133,6 +138,42 @@ async def test_timeout_is_due_when_the_shield_ends(seconds: float) -> None:
 
     assert passed == ["to the end"]
     assert attempt.overdue
+
+
+async def test_long_timeout_is_due_in_time_when_it_is_armed_late() -> None:
+    """Its time counts from the beginning of the run; before it is armed, and under a shield, it waits."""
+    attempt = attempt_here()
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    loop.call_later(SOON_SECONDS / 2, attempt.arm)
+
+    with pytest.raises(TimeoutError):
+        async with attempt.bound(SOON_SECONDS):
+            async with attempt.shield():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(10)
+    attempt.arm()
+    attempt.end()
+
+    assert SOON_SECONDS <= loop.time() - began_at < SOON_SECONDS + 1
+
+
+async def test_execution_arms_the_attempts_under_way() -> None:
+    """A task with a long timeout is ended by it."""
+
+    @task("tests.patient", timeout_seconds=SOON_SECONDS)
+    async def patient(run: Run) -> None:
+        del run
+        await asyncio.sleep(10)
+
+    execution = Execution({patient.name: patient}, cast("Record", None), Providers({}))
+    claim = Claim(new_id(), 1, 1, 1, patient.name, "default", "{}", "", now())
+
+    outcome = await execution.execute(claim)
+
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.outcome == "timed_out"
 
 
 async def test_cleanup_may_shield_itself_when_the_timeout_has_come() -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 from headrace.jobs.model import Claim
 from headrace.telemetry.scope import Scope
+
+SOON_SECONDS: Final = 1.0
+"""A timeout from here on waits for its timer; attempts are armed within this time."""
 
 
 class Interruption(Enum):
@@ -51,9 +54,24 @@ class Attempt:
         return self._task is task
 
     def bound(self, timeout_seconds: float | None) -> asyncio.Timeout:
-        """Return the timeout to run under."""
-        self._bound = asyncio.timeout(timeout_seconds)
+        """Return the timeout to run under; a long one has no timer before `arm` gives it one."""
+        if timeout_seconds is None or timeout_seconds < SOON_SECONDS:
+            self._bound = asyncio.timeout(timeout_seconds)
+        else:
+            self._bound = asyncio.timeout(None)
+            self._due_at = asyncio.get_running_loop().time() + timeout_seconds
         return self._bound
+
+    def arm(self) -> None:
+        """Give the timeout its timer, unless a section is held: its end does that.
+
+        For a job that does little a timer of its own costs as much as the rest of its run. Whoever looks at the
+        attempts now and then gives it to those that are still under way.
+        """
+        if self._bound is not None and self._due_at is not None and not self._held:
+            with suppress(RuntimeError):  # the function has ended, and is being settled
+                self._bound.reschedule(self._due_at)
+                self._due_at = None
 
     @property
     def lives(self) -> bool:
@@ -92,18 +110,16 @@ class Attempt:
         """Begin a section; it may lie within another, or beside one of another asyncio task of the run."""
         self._held += 1
         if self._held == 1 and self._bound is not None and not self._bound.expired():
-            self._due_at = self._bound.when()
-            if self._due_at is not None:
-                self._bound.reschedule(None)
+            if self._due_at is None:
+                self._due_at = self._bound.when()
+            self._bound.reschedule(None)
 
     def release(self) -> None:
         """End a section; what was deferred comes at the next turn of the loop."""
         self._held -= 1
         if self._held:
             return
-        if self._due_at is not None and self._bound is not None:
-            self._bound.reschedule(self._due_at)
-            self._due_at = None
+        self.arm()
         if self.interruption is not None:
             asyncio.get_running_loop().call_soon(self._cancel)
 

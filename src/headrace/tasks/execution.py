@@ -25,7 +25,7 @@ from headrace.jobs.model import Claim, Key, Outcome
 from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.jobs.settle import settle_within
 from headrace.providers import Providers
-from headrace.tasks.attempt import Attempt, Interruption
+from headrace.tasks.attempt import SOON_SECONDS, Attempt, Interruption
 from headrace.tasks.contract import Task
 from headrace.tasks.outcome import (
     REJECTED,
@@ -88,12 +88,15 @@ class Execution:
         self._ground = Ground(record, providers, asyncio.Semaphore(sessions), self.reports)
         self._places = places or Places()
         self._attempts: dict[Key, Attempt] = {}
+        self._arming: asyncio.TimerHandle | None = None
         self._returning = Returning()
 
     async def execute(self, claim: Claim) -> Outcome | None:
         """Run one attempt; return what is to be recorded, None where nothing is left to record."""
         attempt = Attempt(claim, cast("asyncio.Task[Any]", asyncio.current_task()))
         self._attempts[claim.key] = attempt
+        if self._arming is None:
+            self._arming = asyncio.get_running_loop().call_later(SOON_SECONDS / 4, self._arm)
         try:
             age = (now() - claim.created_at).total_seconds()
             message = Message(claim.job_id, claim.traceparent, age_seconds=age, attempt=claim.attempt)
@@ -124,6 +127,13 @@ class Execution:
         for key in attempts:
             if (attempt := self._attempts.get(key)) is not None:
                 attempt.interrupt(reason)
+
+    def _arm(self) -> None:
+        """Give the timeouts of all attempts under way their timers, and look again as long as there are any."""
+        for attempt in self._attempts.values():
+            attempt.arm()
+        loop = asyncio.get_running_loop()
+        self._arming = loop.call_later(SOON_SECONDS / 4, self._arm) if self._attempts else None
 
     async def _attempt(self, attempt: Attempt) -> Outcome | None:
         claim = attempt.claim
