@@ -38,6 +38,10 @@ class InvalidInputError(HeadraceError):
         self.errors = errors
 
 
+class TooLargeError(InvalidInputError):
+    """The input is larger than what is kept on record: a reference to it belongs there."""
+
+
 class NotFoundError(HeadraceError):
     """Nothing has this identity."""
 

@@ -137,3 +137,33 @@ async def test_key_is_refused_when_it_is_malformed(api: tuple[httpx.AsyncClient,
     answer = await client.post("/v1/jobs", json=ECHO, headers={"Idempotency-Key": key})
 
     assert answer.status_code == 422
+
+
+_IN_THE_WAY = """
+    CREATE SEQUENCE tries;
+    CREATE FUNCTION get_in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF nextval('tries') <= {times} THEN
+            RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER in_the_way BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION get_in_the_way();
+"""
+
+
+@pytest.mark.parametrize(("times", "status", "jobs"), [(2, 202, 1), (3, 503, 0)])
+async def test_work_is_done_anew_when_postgresql_ends_it_for_another(
+    api: tuple[httpx.AsyncClient, Door], database_url: str, times: int, status: int, jobs: int
+) -> None:
+    """A deadlock undoes everything: the request is repeated here, twice at most; then its caller is told the truth."""
+    client, _ = api
+    driver = await asyncpg.connect(database_url)
+    await driver.execute(_IN_THE_WAY.format(times=times))
+    await driver.close()
+
+    answer = await client.post("/v1/jobs", json=ECHO, headers=ONCE)
+
+    assert answer.status_code == status
+    assert len((await client.get("/v1/jobs")).json()["items"]) == jobs
+    assert status == 202 or "nothing was changed" in answer.json()["detail"]

@@ -180,8 +180,8 @@ async def test_forecast_comes_true_when_a_queue_drains(road: Road) -> None:
     told: dict[UUID, tuple[float, Any]] = {}
     async with relaying(settings), working(road, settings):
         ids = await road.enqueue(*(diagnostics.sleep.call(0.1) for _ in range(300)))
-        await eventually(lambda: _has_ended(road, 60))
-        for job_id in ids[100::20]:
+        await eventually(lambda: _has_ended(road, 110))  # after a whole second in which the queue was full
+        for job_id in ids[150::15]:
             found = (await explain(road, job_id)).forecast
             if found is not None and found.start_in_seconds is not None:
                 told[job_id] = (now().timestamp(), found.start_in_seconds)

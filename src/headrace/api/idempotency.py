@@ -13,17 +13,21 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn
 
+import asyncpg
 import msgspec
 from litestar import Request, Response
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from headrace.api.answers import encoded_answer, header_of, json_answer
+from headrace.database.away import is_undone
 from headrace.errors import ConflictError, FieldError, InvalidInputError
 from headrace.transaction import Transaction, transaction
 
 HEADER: Final = "Idempotency-Key"
 REPLAY: Final = "Idempotent-Replay"
 _LONGEST: Final = 255
+_TRIES: Final = 3
 _NAME: Final = HEADER.lower().encode()
 
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:principal || chr(31) || :key, 0))")
@@ -55,6 +59,8 @@ Work = Callable[[Transaction], Awaitable[Answer]]
 async def once(request: Request[Any, Any, Any], work: Work) -> Response[Any]:
     """Do the work in one transaction and answer; a repeat under one `Idempotency-Key` gets the first answer.
 
+    Where PostgreSQL rolls the transaction back because another one is in its way, the work is done anew, twice at most.
+
     Raises:
         ConflictError: the first request with this key is still under way.
         InvalidInputError: the key was used for another request, or is malformed.
@@ -67,6 +73,16 @@ async def once(request: Request[Any, Any, Any], work: Work) -> Response[Any]:
         ...     return await once(request, work)
 
     """
+    for _ in range(_TRIES - 1):
+        try:
+            return await _once(request, work)
+        except (DBAPIError, asyncpg.PostgresError) as error:
+            if not is_undone(error):
+                raise
+    return await _once(request, work)
+
+
+async def _once(request: Request[Any, Any, Any], work: Work) -> Response[Any]:
     record = request.app.state.door.record
     key = header_of(request.scope, _NAME)
     if key is None:

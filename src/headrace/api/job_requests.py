@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from headrace.errors import FieldError, InvalidInputError
+from headrace.errors import FieldError, InvalidInputError, TooLargeError
 from headrace.jobs.call import LONGEST_DELAY_SECONDS, MAX_ARGS_BYTES, Call, Options
 from headrace.jobs.graph import MOST_STEPS
 from headrace.tasks.contract import Task
@@ -101,15 +101,19 @@ class JobRequests:
 
         Raises:
             InvalidInputError: two of its values exclude each other, or one is out of bounds.
+            TooLargeError: the arguments are over 256 KiB.
 
         """
         task = self._tasks[str(request.__struct_config__.tag)]
         args = msgspec.Raw(msgspec.json.encode(request.args))  # type: ignore[attr-defined]  # each member declares its own
-        if errors := _errors_of(request, args):
+        if errors := _errors_of(request):
             raise InvalidInputError(
                 errors[0].message,
                 tuple(FieldError(f"{at}.{error.field}".strip("."), error.message) for error in errors),
             )
+        if len(bytes(args)) > MAX_ARGS_BYTES:
+            message = f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"
+            raise TooLargeError(message, (FieldError(f"{at}.args".strip("."), message),))
         return task.call_encoded(args, _options(request))
 
 
@@ -141,7 +145,7 @@ def _workflow_type(step: Any) -> Any:  # noqa: ANN401 - types made at run time
     return msgspec.defstruct("WorkflowRequest", [("jobs", jobs)], frozen=True, forbid_unknown_fields=True)
 
 
-def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:
+def _errors_of(request: JobRequest) -> list[FieldError]:
     errors: list[FieldError] = []
     if request.delay_seconds is not None and request.run_at is not None:
         errors.append(FieldError("run_at", "give either delay_seconds or run_at"))
@@ -150,8 +154,6 @@ def _errors_of(request: JobRequest, args: msgspec.Raw) -> list[FieldError]:
     for name, moment in (("run_at", request.run_at), ("expires_at", request.expires_at)):
         if moment is not None and not _EARLIEST <= moment <= _LATEST:
             errors.append(FieldError(name, "this must lie between the years 1970 and 9999"))
-    if len(bytes(args)) > MAX_ARGS_BYTES:
-        errors.append(FieldError("args", f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"))
     return errors
 
 

@@ -16,8 +16,8 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from headrace.database.away import is_away, refused_text
-from headrace.errors import ConflictError, FieldError, InvalidInputError, NotFoundError, UnavailableError
+from headrace.database.away import is_away, is_undone, refused_text
+from headrace.errors import ConflictError, FieldError, InvalidInputError, NotFoundError, TooLargeError, UnavailableError
 from headrace.telemetry.propagation import trace_id_now
 
 logger = structlog.get_logger(__name__)
@@ -68,6 +68,8 @@ def verdict_on(error: Exception, request: Request[Any, Any, Any]) -> Verdict:
 
 def _of_ours(error: Exception) -> Verdict | None:
     match error:
+        case TooLargeError():
+            return Verdict(413, str(error), error.errors)
         case InvalidInputError():
             return Verdict(422, str(error), error.errors)
         case NotFoundError():
@@ -91,6 +93,8 @@ def _of_litestar(error: Exception, request: Request[Any, Any, Any]) -> Verdict |
 
 
 def _of_the_store(error: Exception, request: Request[Any, Any, Any]) -> Verdict | None:
+    if is_undone(error):
+        return _away("requests got into each other's way: nothing was changed, repeat it", _RETRY_AFTER_SECONDS)
     if is_away(error):
         return _away(_SILENT if request.method in _SAFE else _SILENT + _UNKNOWN, _RETRY_AFTER_SECONDS)
     if refused_text(error):

@@ -23,6 +23,7 @@ DRIVER_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, 
 
 # Classes and codes of https://www.postgresql.org/docs/current/errcodes-appendix.html
 _AWAY: Final = ("08", "53", "57P", "58", "40001", "40P01", "25006", "28", "3D000")
+_UNDONE: Final = frozenset({"40001", "40P01"})
 _OF_THE_RECORD: Final = (
     DBAPIError,
     PoolTimeoutError,
@@ -58,6 +59,11 @@ def is_away(error: BaseException) -> bool:
     if isinstance(_driver_error(error), asyncpg.InternalClientError):
         return True  # so asyncpg says that it met a connection which PostgreSQL was closing
     return _sqlstate(error).startswith(_AWAY)
+
+
+def is_undone(error: BaseException) -> bool:
+    """Tell whether PostgreSQL has certainly rolled the transaction back, because another one was in its way."""
+    return _sqlstate(error) in _UNDONE
 
 
 def is_record_away(error: BaseException) -> bool:

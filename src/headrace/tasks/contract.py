@@ -18,7 +18,7 @@ import msgspec
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
-from headrace.errors import ConfigurationError, InvalidInputError
+from headrace.errors import ConfigurationError, InvalidInputError, TooLargeError
 from headrace.jobs.call import DEFAULT_PRIORITY, DEFAULT_QUEUE, MAX_ARGS_BYTES, Call, Options, holds_nul, require_sound
 from headrace.jobs.retry import Cancel, Retry, Snooze
 from headrace.tasks.placing import place_of
@@ -108,7 +108,7 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
             message = (
                 f"the arguments of {self.name} take {len(encoded)} bytes, more than {MAX_ARGS_BYTES}: pass a reference"
             )
-            raise InvalidInputError(message)
+            raise TooLargeError(message)
         if holds_nul(encoded):
             message = f"the arguments of {self.name} hold the character NUL, which PostgreSQL cannot store"
             raise InvalidInputError(message)

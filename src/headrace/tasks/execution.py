@@ -103,6 +103,7 @@ class Execution:
             with run(claim.queue, message, task=claim.task) as scope:
                 attempt.scope = scope
                 outcome = await self._attempt(attempt)
+                attempt.end()  # what it decided stands: an interruption comes too late
                 if outcome is not None:
                     _tell(attempt, outcome)
             if self.reports.holds(claim.key):
