@@ -8,9 +8,9 @@ export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 default:
     @just --list
 
-# Run the tests, two at a time; arguments go to pytest: `just test tests/unit -k clock`, `just test -n 0` for one at a time
+# Run the tests, three at a time, because they mostly wait; arguments go to pytest: `just test tests/unit -k clock`, `just test -n 0` for one at a time
 test *arguments:
-    python -m pytest -n 2 --dist loadfile "$@"
+    python -m pytest -n 3 --dist loadfile "$@"
 
 # Everything that reads the code without running it
 check:
