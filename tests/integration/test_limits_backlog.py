@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from headrace.clock import new_id
+from headrace.database.driver import ONE_BY_ONE
 from headrace.database.states import JobState
 from headrace.diagnostics import echo
 from headrace.jobs.call import Options
-from headrace.relay.connection import PLANNER
 from headrace.relay.dispatch import Dispatcher
 from tests.fleet import register
 from tests.road import BOUND_SECONDS, Road, eventually
@@ -57,7 +57,7 @@ async def finish_all(road: Road) -> int:
 
 async def fill(road: Road, *, keys: int) -> None:
     """Put the backlog on record, with this many distinct keys, and plan statements as a leader's connection does."""
-    await road.driver.execute("; ".join(f"SET {name} = {value}" for name, value in PLANNER.items()))
+    await road.driver.execute("; ".join(f"SET {name} = {value}" for name, value in ONE_BY_ONE.items()))
     await road.driver.execute(_FILL, BACKLOG, keys)
     await road.driver.execute("ANALYZE jobs")
 

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import UnavailableError
+
+ONE_BY_ONE: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""The settings of a connection whose every statement finds few rows, one by one, by an index. Left alone, PostgreSQL
+takes a LIMIT that comes at run time for a tenth of what waits, and reads all jobs, finished ones too, to join them; or
+all jobs in flight, to find the forty that were read from the belt."""
 
 _BEGUN = "headrace.begun"
 """Where a connection keeps SQLAlchemy's name of the transaction that `within` began."""

@@ -16,13 +16,15 @@ import msgspec
 from headrace.jobs.model import Claim, Key
 from headrace.jobs.retry import DEFAULT_MAX_LOSSES
 
-# The starts of a queue with a rate go into its ledger in the same statement: whoever counts sees each job either on the
-# belt or in the ledger. The time in the ledger is that of the last start of the batch, so that it is never too early.
+# By the primary key: the state is compared as a text, so that PostgreSQL does not read all jobs in flight by their
+# index instead. The starts of a queue with a rate go into its ledger in the same statement: whoever counts sees each
+# job either on the belt or in the ledger. The time in the ledger is that of the last start of the batch, so that it is
+# never too early.
 _CLAIM = """
     WITH won AS (
         UPDATE jobs SET state = 'running', attempt = attempt + 1, started_at = clock_timestamp(), worker_id = $3
         FROM unnest($1::uuid[], $2::integer[]) AS c(id, fence)
-        WHERE jobs.id = c.id AND jobs.fence = c.fence AND jobs.state = 'queued'
+        WHERE jobs.id = c.id AND jobs.fence = c.fence AND CAST(jobs.state AS text) = 'queued'
           AND (jobs.expires_at IS NULL OR jobs.expires_at > now())
         RETURNING jobs.id, jobs.queue, jobs.started_at),
     started AS (

@@ -19,6 +19,7 @@ from headrace.jobs.losses import LOST
 from headrace.jobs.model import Key, Outcome
 from headrace.transaction import Transaction
 
+# By the primary key: the state is compared as a text, so that PostgreSQL does not read all running jobs by their index.
 _SETTLE = """
     WITH given AS (
         SELECT * FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::float8[], $6::integer[],
@@ -37,7 +38,7 @@ _SETTLE = """
                 WHEN o.state IN ('succeeded', 'dead', 'cancelled') OR jobs.cancel_requested_at IS NOT NULL
                 THEN clock_timestamp() END
         FROM given o
-        WHERE jobs.id = o.id AND jobs.fence = o.fence AND jobs.state = 'running'
+        WHERE jobs.id = o.id AND jobs.fence = o.fence AND CAST(jobs.state AS text) = 'running'
         RETURNING jobs.id, jobs.attempt + o.refund AS attempt, jobs.fence, jobs.started_at, jobs.worker_id,
                   jobs.watched AND jobs.finished_at IS NOT NULL AS awaited),
     failed AS (

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 import asyncpg
 
+from headrace.database.driver import ONE_BY_ONE
 from headrace.database.sessions import session_name
 from headrace.relay.leader import Leadership
-
-PLANNER: Final = {"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-"""Every statement of a part finds few rows, one by one, by an index. Left alone, PostgreSQL takes a LIMIT that comes
-at run time for a tenth of what waits, and reads all jobs, finished ones too, to join them."""
 
 
 @asynccontextmanager
@@ -28,7 +24,7 @@ async def connected(leadership: Leadership) -> AsyncIterator[asyncpg.Connection[
         leadership.record.database_url,
         timeout=5,
         command_timeout=30,
-        server_settings=PLANNER | {"application_name": session_name(leadership.fence.holder)},
+        server_settings=ONE_BY_ONE | {"application_name": session_name(leadership.fence.holder)},
     )
     try:
         yield connection

@@ -20,6 +20,7 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from headrace.database.away import DRIVER_ERRORS
+from headrace.database.driver import ONE_BY_ONE
 from headrace.jobs.belt import GROUP, released_by, stream_of
 from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim, Key
@@ -241,7 +242,9 @@ class Belt:
 
 @asynccontextmanager
 async def _connected(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url, timeout=_PATIENCE_SECONDS, command_timeout=_PATIENCE_SECONDS)
+    connection = await asyncpg.connect(
+        database_url, timeout=_PATIENCE_SECONDS, command_timeout=_PATIENCE_SECONDS, server_settings=ONE_BY_ONE
+    )
     try:
         yield connection
     finally:

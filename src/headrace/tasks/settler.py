@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from headrace.database.away import DRIVER_ERRORS
+from headrace.database.driver import ONE_BY_ONE
 from headrace.database.states import JobState
 from headrace.jobs.model import Failure, Key, Outcome
 from headrace.jobs.settle import Tell, nobody, settle
@@ -65,7 +66,9 @@ class Settler:
         """Record what comes in until cancelled, and tell when others wait for it; a lost connection is made anew."""
         while True:
             try:
-                connection = await asyncpg.connect(self._database_url, timeout=5, command_timeout=_PATIENCE_SECONDS)
+                connection = await asyncpg.connect(
+                    self._database_url, timeout=5, command_timeout=_PATIENCE_SECONDS, server_settings=ONE_BY_ONE
+                )
                 try:
                     await self._record_batches(connection, tell)
                 finally:
