@@ -81,6 +81,18 @@ def offered(tasks: Mapping[str, Task[Any, Any]]) -> dict[str, Task[Any, Any]]:
     return {name: task for name, task in tasks.items() if not name.startswith(_OWN)}
 
 
+def require_small(args: bytes, *, at: str) -> None:
+    """Refuse arguments that are over 256 KiB as JSON; `at` is their path within the body.
+
+    Raises:
+        TooLargeError: they are.
+
+    """
+    if len(args) > MAX_ARGS_BYTES:
+        message = f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"
+        raise TooLargeError(message, (FieldError(at, message),))
+
+
 class JobRequests:
     """The requests that the declared tasks allow."""
 
@@ -111,9 +123,7 @@ class JobRequests:
                 errors[0].message,
                 tuple(FieldError(f"{at}.{error.field}".strip("."), error.message) for error in errors),
             )
-        if len(bytes(args)) > MAX_ARGS_BYTES:
-            message = f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"
-            raise TooLargeError(message, (FieldError(f"{at}.args".strip("."), message),))
+        require_small(bytes(args), at=f"{at}.args".strip("."))
         return task.call_encoded(args, _options(request))
 
 

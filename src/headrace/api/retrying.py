@@ -15,8 +15,9 @@ from litestar import Request, Response, Router, post
 from headrace.api.bodies import decode
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
-from headrace.errors import FieldError, InvalidInputError, TooLargeError
-from headrace.jobs.call import MAX_ARGS_BYTES, Options
+from headrace.api.job_requests import require_small
+from headrace.errors import FieldError, InvalidInputError
+from headrace.jobs.call import Options
 from headrace.jobs.queries import Job, jobs_by_ids
 from headrace.jobs.redrive import Changes, redrive_job, task_of
 from headrace.jobs.retry import Retry
@@ -66,9 +67,7 @@ def _checked(name: str, task: Task[Any, Any] | None, args: dict[str, Any] | None
     if task is None:
         _refuse(f"no application of this API declares the task {name}: its arguments cannot be checked")
     encoded = msgspec.json.encode(args)
-    if len(encoded) > MAX_ARGS_BYTES:
-        message = f"these take more than {MAX_ARGS_BYTES} bytes: pass a reference"
-        raise TooLargeError(message, (FieldError("args", message),))
+    require_small(encoded, at="args")
     fitting = decode(encoded, task.args_type, at="args")
     return task.call_encoded(msgspec.Raw(msgspec.json.encode(fitting)), Options()).args
 

@@ -100,7 +100,8 @@ class Task(AsyncTaskiqDecoratedTask[P, Coroutine[Any, Any, R]]):
         """Build a call from arguments that are JSON already, and checked against `args_type`.
 
         Raises:
-            InvalidInputError: they are over 256 KiB or cannot be stored, or an option is out of bounds.
+            TooLargeError: they are over 256 KiB.
+            InvalidInputError: they cannot be stored, or an option is out of bounds.
 
         """
         encoded = bytes(args)
