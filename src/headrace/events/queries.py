@@ -21,6 +21,7 @@ from headrace.database.record import Record
 from headrace.errors import NotFoundError
 from headrace.events.lane import COLUMNS
 from headrace.events.model import RecordedEvent
+from headrace.events.patterns import like
 
 
 class DeliveryState(StrEnum):
@@ -104,7 +105,7 @@ _DELIVERIES = text("""
     LEFT JOIN LATERAL (
         SELECT type || ': ' || message AS message FROM job_attempts
         WHERE job_id = d.job_id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
-    WHERE :type = ANY (s.types)
+    WHERE type_matches(:type, s.types)
     ORDER BY s.name
 """)
 
@@ -154,7 +155,7 @@ async def history_of(connection: AsyncConnection, subject: str, *, until: dateti
 
 def _listing(chosen: EventFilter, before: UUID | None) -> tuple[TextClause, dict[str, Any]]:
     wanted: dict[str, tuple[str, Any]] = {
-        "type": ("e.type LIKE :type", None if chosen.type is None else _pattern(chosen.type)),
+        "type": ("e.type LIKE :type", None if chosen.type is None else like(chosen.type)),
         "subject": ("e.subject = :subject", chosen.subject),
         "trace_id": ("e.trace_id = :trace_id", chosen.trace_id),
         "first": ("e.id >= :first", None if chosen.from_time is None else first_id_at(chosen.from_time)),
@@ -163,11 +164,6 @@ def _listing(chosen: EventFilter, before: UUID | None) -> tuple[TextClause, dict
     given = {name: value for name, (_, value) in wanted.items() if value is not None}
     where = "".join(f" AND {wanted[name][0]}" for name in given)
     return text(f"{_EVENT} WHERE true{where} ORDER BY e.id DESC LIMIT :limit"), given
-
-
-def _pattern(glob: str) -> str:
-    """Turn `orders.*` into the pattern of LIKE."""
-    return glob.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
 
 
 def _event(row: Row[Any]) -> Event:
