@@ -79,6 +79,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warehouse_secret: Annotated[
         str | None, _meaning("the secret of these signatures, as whsec_<base64>; without it nothing is announced")
     ] = None
+    secret_keys: Annotated[
+        str | None,
+        _meaning("the keys of secrets at rest, comma-separated, from `headrace keys secret`; the first one encrypts"),
+    ] = None
+    webhook_allow_private: Annotated[
+        bool, _meaning("whether webhooks may call private, loopback and link-local addresses")
+    ] = False
     stack_dir: Annotated[
         str | None, _meaning("set by `headrace up` on its processes: the directory they belong to")
     ] = None
