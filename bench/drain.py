@@ -29,7 +29,8 @@ _LIMIT = (
     "INSERT INTO queues (name, concurrency) VALUES ($1, 100000) ON CONFLICT (name) DO UPDATE SET concurrency = 100000"
 )
 # Answered from the partial indexes: watching must not cost what is watched. (Counting the finished ones by their ids
-# read millions of rows through the shared buffers while the workers began.)
+# read millions of rows through the shared buffers while the workers began; so would a sequential scan.)
+_WATCHING = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0"
 _LEFT = """
     SELECT (SELECT count(*) FROM jobs WHERE state = 'pending' AND NOT parked)
          + (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running'))
@@ -63,6 +64,7 @@ async def drain_headrace(stage: Stage, load: Load, tracing: Mapping[str, str]) -
         relay = stack.enter_context(stage.running("relay", "headrace.cli", "relay", environment=environment))
         meter = Meter(worker=worker, relay=relay, postgres=stage.postgres, redis=stage.redis)
         async with connected(stage) as connection:
+            await connection.execute(_WATCHING)
 
             async def finished() -> int:
                 """Count exactly until the clock runs; from then on it is enough to know whether any is left."""
