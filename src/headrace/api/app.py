@@ -29,6 +29,7 @@ from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
 from headrace.api.retrying import retrying_routes
+from headrace.api.subscriptions import subscription_routes
 from headrace.api.tasks import task_routes
 from headrace.api.tracing import Traced
 from headrace.api.workflows import workflow_routes
@@ -60,6 +61,7 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         task_routes,
         queue_routes,
         event_routes,
+        subscription_routes,
         health_routes,
         *door.registry.controllers,
     ]

@@ -1,4 +1,4 @@
-"""`/v1/events`, `/v1/event-types` and `/v1/subscriptions`: publish events, and see who has handled them.
+"""`/v1/events` and `/v1/event-types`: publish events, and see who has handled them.
 
 Owns these routes. An event is answered with 202 when it is on record with every subscription's claim to it; `ids` are
 the record's ids. Events are shown as CloudEvents, with the producer's id, and can be asked for by either id.
@@ -16,15 +16,14 @@ from litestar.params import QueryParameter
 from sqlalchemy import text
 
 from headrace.api.cloudevents import events_of
-from headrace.api.door import Door, door_of
+from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
 from headrace.api.tasks import schema_of
-from headrace.cursors import id_of, place_of
+from headrace.cursors import id_of
 from headrace.database.record import Record
 from headrace.errors import FieldError, InvalidInputError, NotFoundError
 from headrace.events.intake import publish_from_outside
-from headrace.events.listing import SubscriptionStatus, list_subscriptions
 from headrace.events.queries import DeliveryStatus, Event, EventFilter, deliveries_of, event_by_id, list_events
 from headrace.transaction import Transaction
 
@@ -128,16 +127,6 @@ async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[
     return _json(_shown(event) | {"deliveries": deliveries})
 
 
-@get("/v1/subscriptions", summary="List subscriptions")
-async def find_subscriptions(
-    request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
-) -> Page[SubscriptionStatus]:
-    """Return the subscriptions, by name."""
-    door: Door = door_of(request)
-    found = await list_subscriptions(door.record, limit=limit + 1, after=place_of(cursor) or "")
-    return page_of(found, limit, lambda one: one.name)
-
-
 async def _find(record: Record, given: str) -> Event:
     identity = _as_uuid(given)
     if identity is not None:
@@ -193,6 +182,6 @@ def _json(content: dict[str, Any]) -> Response[Any]:
 
 event_routes = Router(
     path="/",
-    route_handlers=[find_event_types, publish, find_events, get_event, find_subscriptions],
+    route_handlers=[find_event_types, publish, find_events, get_event],
     tags=["Events"],
 )

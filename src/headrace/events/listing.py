@@ -7,13 +7,16 @@ right whatever happened to Redis. Never read a group's lag from Redis: it is wro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.record import Record
+from headrace.errors import NotFoundError
 
 
 class LaneStatus(msgspec.Struct, frozen=True):
@@ -43,10 +46,13 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     last_error: str | None
     """Why a projection waits; None where it does not."""
     lanes: Sequence[LaneStatus]
+    paused_at: datetime | None = None
+    paused_by: str | None = None
 
 
-_STATUS = text("""
-    SELECT s.name, s.types, s.kind, s.paused, lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
+_STATUS = """
+    SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by,
+           lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
            jobs.in_flight, jobs.retrying, jobs.dead
     FROM subscriptions AS s
     CROSS JOIN LATERAL (
@@ -68,17 +74,30 @@ _STATUS = text("""
                count(*) FILTER (WHERE j.state = 'dead') AS dead
         FROM deliveries AS d JOIN jobs AS j ON j.id = d.job_id
         WHERE d.subscription = s.name) AS jobs
-    WHERE s.name > :after
-    ORDER BY s.name
-    LIMIT :limit
-""")
+"""
+_PAGE = text(_STATUS + "WHERE s.name > :after ORDER BY s.name LIMIT :limit")
+_ONE = text(_STATUS + "WHERE s.name = :name")
 
 
 async def list_subscriptions(record: Record, *, limit: int, after: str = "") -> list[SubscriptionStatus]:
     """Return a page of subscriptions by name, those after the name `after`."""
     async with record.engine.connect() as connection:
-        rows = (await connection.execute(_STATUS, {"limit": limit, "after": after})).all()
+        rows = (await connection.execute(_PAGE, {"limit": limit, "after": after})).all()
     return [_status(row) for row in rows]
+
+
+async def subscription_named(connection: AsyncConnection, name: str) -> SubscriptionStatus:
+    """Return one subscription.
+
+    Raises:
+        NotFoundError: there is none of this name.
+
+    """
+    row = (await connection.execute(_ONE, {"name": name})).one_or_none()
+    if row is None:
+        message = f"there is no subscription {name}"
+        raise NotFoundError(message)
+    return _status(row)
 
 
 def _status(row: Row[Any]) -> SubscriptionStatus:
@@ -94,4 +113,6 @@ def _status(row: Row[Any]) -> SubscriptionStatus:
         oldest_unhandled_age_seconds=None if row.oldest is None else float(row.oldest),
         last_error=row.last_error,
         lanes=msgspec.json.decode(row.lanes, type=tuple[LaneStatus, ...]),
+        paused_at=row.paused_at,
+        paused_by=row.paused_by,
     )

@@ -22,10 +22,14 @@ CREATE FUNCTION type_matches(type text, patterns text[]) RETURNS boolean LANGUAG
 $$;
 """
 
+ORDER = """
+ALTER TABLE subscriptions ADD COLUMN paused_at timestamptz, ADD COLUMN paused_by text;
+"""
+
 
 def upgrade() -> None:
     """Add what events need."""
-    for statements in (TYPES,):
+    for statements in (TYPES, ORDER):
         run(statements)
 
 
