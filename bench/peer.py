@@ -111,7 +111,7 @@ async def drain_peer(stage: Stage, peer: Peer, *, python: Path, jobs: int, worke
     """Put a backlog where a peer finds it, start its workers, and wait for the last result."""
     counted = max(1, int(jobs * peer.share))
     async with _stores(stage, peer) as (environment, finished):
-        await _run(python, "fill.py", str(counted), environment=environment, place=peer.place)
+        await run_to_end(python, "fill.py", str(counted), environment=environment, place=peer.place)
         with ExitStack() as stack:
             command = tuple(part.format(workers=workers) for part in peer.command)
             running = {
@@ -187,6 +187,7 @@ async def _database(stage: Stage) -> AsyncIterator[tuple[str, asyncpg.Connection
             await connection.execute("DROP DATABASE peer WITH (FORCE)")
 
 
-async def _run(python: Path, *arguments: str, environment: Mapping[str, str], place: Path) -> None:
+async def run_to_end(python: Path, *arguments: str, environment: Mapping[str, str], place: Path) -> None:
+    """Run a program of a peer and wait for its end."""
     process = await asyncio.create_subprocess_exec(str(python), *arguments, env=dict(environment), cwd=place)
     assert await process.wait() == 0, f"{place.name}: {arguments[0]} failed"

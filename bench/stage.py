@@ -56,13 +56,7 @@ class Stage(msgspec.Struct, frozen=True):
     @contextmanager
     def running(self, name: str, *command: str, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
         """Run a Python module with arguments until the block ends, its output in `<name>.log`."""
-        program = Program(
-            name=name,
-            command=(sys.executable, "-m", *command),
-            environment=environment,
-            working_directory=ROOT,
-        )
-        with self.program(program) as process:
+        with self.program(module(name, *command, environment=environment)) as process:
             yield process
 
     @contextmanager
@@ -70,6 +64,11 @@ class Stage(msgspec.Struct, frozen=True):
         """Run any program until the block ends, its output in a log of its name."""
         with _running(program, self.directory / f"{program.name}.log") as process:
             yield process
+
+
+def module(name: str, *command: str, environment: Mapping[str, str]) -> Program:
+    """Return the program that runs a Python module of this repository with arguments."""
+    return Program(name=name, command=(sys.executable, "-m", *command), environment=environment, working_directory=ROOT)
 
 
 @asynccontextmanager
