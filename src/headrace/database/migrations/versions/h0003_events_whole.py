@@ -26,10 +26,19 @@ ORDER = """
 ALTER TABLE subscriptions ADD COLUMN paused_at timestamptz, ADD COLUMN paused_by text;
 """
 
+SURVIVAL = """
+CREATE TABLE belt_mends (
+    reason text PRIMARY KEY,
+    times bigint NOT NULL,
+    entries bigint NOT NULL,
+    last_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+"""
+
 
 def upgrade() -> None:
     """Add what events need."""
-    for statements in (TYPES, ORDER):
+    for statements in (TYPES, ORDER, SURVIVAL):
         run(statements)
 
 
