@@ -49,6 +49,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     steady: int
     kills: int
     finished: int
+    burdens: int
     events: int
     ticks: int
 
@@ -64,6 +65,7 @@ FULL = Sizes(
     steady=3_000,
     kills=5,
     finished=5_000_000,
+    burdens=4,
     events=60_000,
     ticks=300,
 )
@@ -78,6 +80,7 @@ QUICK = Sizes(
     steady=300,
     kills=1,
     finished=100_000,
+    burdens=1,
     events=20_000,
     ticks=60,
 )
@@ -134,7 +137,8 @@ async def _crash(stage: Stage, sizes: Sizes) -> list[table.Row]:
 
 
 async def _finished(stage: Stage, sizes: Sizes) -> list[table.Row]:
-    return table.finished_rows(await measure_finished(stage, rows=sizes.finished, turns=sizes.turns, jobs=sizes.jobs))
+    taken = await measure_finished(stage, rows=sizes.finished, turns=sizes.burdens, jobs=sizes.jobs)
+    return table.finished_rows(taken)
 
 
 async def _events(stage: Stage, sizes: Sizes) -> list[table.Row]:

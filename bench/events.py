@@ -24,7 +24,8 @@ from headrace.database.record import open_record
 from headrace.events.log import new_event
 from headrace.events.model import LANES
 from headrace.settings import Settings
-from headrace.streams.append import LaneWriter
+from headrace.streams.append import RedisWriter
+from headrace.streams.transport import Batch
 from headrace.transaction import transaction
 
 APPLICATIONS = "storefront.application:application,bench.heard:application"
@@ -64,10 +65,10 @@ async def measure_relay(stage: Stage, events: int) -> Moved:
     await _publish(stage, events)
     environment = stage.environment(HEADRACE_APPLICATIONS=APPLICATIONS)
     async with aclosing(Redis.from_url(stage.redis_url, protocol=2)) as redis:
-        writer = LaneWriter(redis)
+        writer = RedisWriter(redis)
 
         async def moved() -> int:
-            return sum((await writer.ends(range(LANES))).values())
+            return sum((await writer.append([Batch(lane, 0, ()) for lane in range(LANES)])).values())
 
         before = await moved()
         with stage.running("relay", "headrace.cli", "relay", environment=environment) as relay:
