@@ -2,13 +2,14 @@
 
 Owns the transaction that turns the first, live attempt of a delivery into a job of the task `headrace.deliver`: the job
 begins with that attempt on record, and waits for the second as the subscription's retry policy says, or is dead at once
-where no further attempt can help. A delivery that has its job already gets no second one. Never acknowledge a failing
-delivery before this has committed.
+where no further attempt can help. A delivery that has its job already gets no second one; that of a replay is another
+one than the live one. Never acknowledge a failing delivery before this has committed.
 """
 
 from __future__ import annotations
 
 import traceback
+from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
@@ -20,6 +21,7 @@ from headrace.events.model import RecordedEvent
 from headrace.jobs.call import Call, Overrides
 from headrace.jobs.retry import DEFAULT_MAX_LOSSES
 from headrace.subscribers.contract import Subscription
+from headrace.subscribers.delivery import scope_of
 from headrace.telemetry.propagation import current_traceparent, parse, trace_id_of
 from headrace.telemetry.scope import passing, staying
 from headrace.transaction import transaction
@@ -57,28 +59,35 @@ class Failure(msgspec.Struct, frozen=True):
         return self.outcome == "rejected"
 
 
-async def become_job(record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure) -> None:
-    """Record the failed live attempt of a delivery and the job that goes on with it."""
+async def become_job(
+    record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None = None
+) -> None:
+    """Record the failed first attempt of a delivery, live or of a replay, and the job that goes on with it."""
     span = parse(failure.traceparent)
     with staying() if span is None else passing(span):
-        await _record(record, subscription, event, failure)
+        await _record(record, subscription, event, failure, replay=replay)
 
 
-async def _record(record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure) -> None:
+async def _record(
+    record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None
+) -> None:
     retry = subscription.policy.retry
     again = not failure.is_final and retry.max_attempts > 1 and retry.allows(failure.error)
     job_id = new_id()
     async with transaction(record) as tx:
-        row = {"subscription": subscription.name, "event_id": event.id, "job_id": job_id}
+        row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
         if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
             return
         delay = retry.delay_seconds(1) if again else None
-        await tx.enqueue_calls([_call(subscription, event, delay_seconds=delay)], ids=[job_id])
+        await tx.enqueue_calls([_call(subscription, event, delay_seconds=delay, replay=replay)], ids=[job_id])
         await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id} | _described(failure))
 
 
-def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None) -> Call:
-    args = msgspec.json.encode({"subscription": subscription.name, "event_id": event.id})
+def _call(
+    subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None, replay: UUID | None
+) -> Call:
+    within = {} if replay is None else {"replay": replay}
+    args = msgspec.json.encode({"subscription": subscription.name, "event_id": event.id} | within)
     losses = subscription.policy.retry.max_losses
     return Call(
         task=DELIVER,
@@ -88,7 +97,11 @@ def _call(subscription: Subscription, event: RecordedEvent, *, delay_seconds: fl
         delay_seconds=delay_seconds,
         born=JobState.DEAD if delay_seconds is None else JobState.RETRYING,
         overrides=None if losses == DEFAULT_MAX_LOSSES else Overrides(max_losses=losses),
-        tags=(f"subscription:{subscription.name}", f"subject:{event.key}"),
+        tags=(
+            f"subscription:{subscription.name}",
+            f"subject:{event.key}",
+            *(f"replay:{identity}" for identity in within.values()),
+        ),
     )
 
 

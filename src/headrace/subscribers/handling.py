@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import msgspec
 
@@ -73,10 +74,20 @@ class Handling:
     """Handles the events of one subscriber."""
 
     def __init__(
-        self, subscription: Subscription, record: Record, *, providers: Providers, gate: asyncio.Semaphore
+        self,
+        subscription: Subscription,
+        record: Record,
+        *,
+        providers: Providers,
+        gate: asyncio.Semaphore,
+        replay: UUID | None = None,
     ) -> None:
-        """Handle for `subscription`; `gate` bounds the transactions that this process has open at once."""
+        """Handle for `subscription`; `gate` bounds the transactions that this process has open at once.
+
+        With `replay`, the job of one, events are handled as part of it.
+        """
         self._subscription = subscription
+        self._replay = replay
         self._record = record
         self._providers = providers
         self._gate = gate
@@ -88,7 +99,8 @@ class Handling:
     async def attempt(self, event: RecordedEvent, worker: Worker, received: str | None = None) -> Handled | Failure:
         """Handle an event for the first time, in the task `worker`; `received` names the read that brought it."""
         age = (now() - event.created_at).total_seconds()
-        message = Message(event.id, event.traceparent, age_seconds=age, linked=(received,) if received else ())
+        linked = (received,) if received else ()
+        message = Message(event.id, event.traceparent, age_seconds=age, replay=self._replay is not None, linked=linked)
         with process(event_destination(event.type), message, group=self._subscription.name) as scope:
             return await self._attempt(event, worker, scope)
 
@@ -116,7 +128,12 @@ class Handling:
     async def _run(self, event: RecordedEvent, data: object, worker: Worker) -> Handled:
         async with Session(self._record, self._gate) as session:
             delivery = Delivery(
-                self._subscription.name, event, attempt=1, providers=self._providers, begin=session.begin
+                self._subscription.name,
+                event,
+                attempt=1,
+                providers=self._providers,
+                begin=session.begin,
+                replay=self._replay,
             )
             await self.deadlines.within(worker, self._subscription.function(delivery, data))
             return Handled.TO_ENTER if delivery.transaction is None else Handled.ENTERED

@@ -31,7 +31,7 @@ def redelivering(subscriptions: Mapping[str, Subscription]) -> Application:
     return Application(name="headrace", tasks=(Redelivery(subscriptions),))
 
 
-class Redelivery(Task[[str, UUID], str]):
+class Redelivery(Task[[str, UUID, UUID | None], str]):
     """The task over the subscriptions of the loaded applications."""
 
     def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
@@ -49,9 +49,9 @@ class Redelivery(Task[[str, UUID], str]):
 
 def _delivering(
     subscriptions: Mapping[str, Subscription],
-) -> Callable[[Run, str, UUID], Coroutine[Any, Any, str]]:
-    async def deliver(run: Run, subscription: str, event_id: UUID) -> str:
-        """Try again to handle an event that a subscription failed to handle."""
+) -> Callable[[Run, str, UUID, UUID | None], Coroutine[Any, Any, str]]:
+    async def deliver(run: Run, subscription: str, event_id: UUID, replay: UUID | None = None) -> str:
+        """Try again to handle an event that a subscription failed to handle, live or in a replay."""
         found = subscriptions.get(subscription)
         if found is None:
             message = f"no application of this worker has the subscription {subscription}"
@@ -61,13 +61,13 @@ def _delivering(
         if event is None:
             message = f"the event {event_id} is no longer on record"
             raise PermanentError(message)
-        return await _redeliver(run, found, event)
+        return await _redeliver(run, found, event, replay)
 
     return deliver
 
 
-async def _redeliver(run: Run, subscription: Subscription, event: RecordedEvent) -> str:
-    delivery = Delivery(subscription.name, event, attempt=run.attempt, providers=run, begin=run.begin)
+async def _redeliver(run: Run, subscription: Subscription, event: RecordedEvent, replay: UUID | None) -> str:
+    delivery = Delivery(subscription.name, event, attempt=run.attempt, providers=run, begin=run.begin, replay=replay)
     try:
         await subscription.function(delivery, _data_of(subscription, event))
         await delivery.begin()
