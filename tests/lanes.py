@@ -24,6 +24,7 @@ from headrace.relay.process import stand_by
 from headrace.settings import Settings
 from headrace.streams.connection import command
 from headrace.streams.names import lane_key
+from headrace.streams.transport import Batch, LaneWriter
 from headrace.subscribers.checkpoints import register
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.process import consume
@@ -138,6 +139,11 @@ async def put(redis: Redis, key: str, identity: str, payload: bytes) -> None:
 async def positions(redis: Redis, lane: int) -> list[int]:
     """Return the positions that a lane's stream holds."""
     return [int(identity.split("-")[0]) for identity, _ in await entries(redis, lane_key(lane))]
+
+
+async def ends(writer: LaneWriter, lanes: Sequence[int]) -> dict[int, int]:
+    """Return where each lane ends, by appending nothing to it."""
+    return await writer.append([Batch(lane, 0, ()) for lane in lanes])
 
 
 async def heads(driver: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:

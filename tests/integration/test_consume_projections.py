@@ -17,7 +17,7 @@ from headrace.events.model import RecordedEvent
 from headrace.leases import Fence
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
-from headrace.streams.groups import Groups
+from headrace.streams.groups import RedisGroup
 from headrace.subscribers.contract import projection
 from headrace.subscribers.lane import Lane
 from headrace.subscribers.projecting import Projecting
@@ -210,8 +210,8 @@ async def test_late_batch_is_refused_when_another_has_moved_the_checkpoint(
     """A process that was paused in the middle of a batch and wakes up after its successor applies nothing."""
     redis = open_commands(settings.redis_url)
     await registered(record, history)
-    asleep = Projecting(history, record, groups=Groups(redis, NAME), on_room=lambda: None)
-    awake = Projecting(history, record, groups=Groups(redis, NAME), on_room=lambda: None)
+    asleep = Projecting(history, record, lanes=RedisGroup(redis, redis, NAME, "one"), on_room=lambda: None)
+    awake = Projecting(history, record, lanes=RedisGroup(redis, redis, NAME, "one"), on_room=lambda: None)
     late, rightful = lane_at(0), lane_at(0)
     await awake.apply(rightful, [(1, event_at(1)), (2, event_at(2))])
 

@@ -17,7 +17,7 @@ from headrace.events.listing import list_subscriptions
 from headrace.events.queries import DeliveryState, deliveries_of, event_by_id
 from headrace.jobs.retry import PermanentError, Retry
 from headrace.settings import Settings
-from headrace.streams.append import LaneWriter
+from headrace.streams.append import RedisWriter
 from headrace.streams.connection import command, open_commands
 from headrace.streams.names import lane_key
 from headrace.subscribers.contract import Subscription, subscriber
@@ -26,6 +26,7 @@ from tests.lanes import (
     Forgotten,
     Thing,
     consuming,
+    ends,
     entries,
     eventually,
     publish,
@@ -312,7 +313,7 @@ async def _lane(road: Road, count: int = 0) -> str:
 
     async def moved() -> bool:
         lane = await road.driver.fetchval("SELECT lane FROM lanes WHERE head > 0")
-        return lane is not None and (count == 0 or (await LaneWriter(road.redis).ends([lane]))[lane] == count)
+        return lane is not None and (count == 0 or (await ends(RedisWriter(road.redis), [lane]))[lane] == count)
 
     await eventually(moved)
     return lane_key(await road.driver.fetchval("SELECT lane FROM lanes WHERE head > 0"))

@@ -15,7 +15,7 @@ from headrace.relay.lanes import Lanes
 from headrace.relay.position import place
 from headrace.relay.trim import Trimmer
 from headrace.settings import Settings
-from headrace.streams.append import LaneWriter
+from headrace.streams.append import RedisWriter
 from headrace.streams.connection import open_commands
 from headrace.streams.names import lane_key
 from headrace.streams.payload import Wanted
@@ -37,7 +37,7 @@ class Relay:
 
     def __init__(self, record: Record, driver: asyncpg.Connection[asyncpg.Record], redis: Redis, fence: Fence) -> None:
         self.record, self.driver, self.redis, self.fence = record, driver, redis, fence
-        self.lanes = Lanes(driver, LaneWriter(redis), fence)
+        self.lanes = Lanes(driver, RedisWriter(redis), fence)
 
     async def move(self, count: int) -> int:
         """Publish that many events of one key, move them, and return their lane."""
@@ -124,7 +124,7 @@ async def test_stream_is_completed_when_the_leader_died_between_its_two_writes(r
     await publish(relay.record, [Thing(KEY, number) for number in range(6)])
     await place(relay.driver, relay.fence)
 
-    await Lanes(relay.driver, LaneWriter(relay.redis), relay.fence).step()
+    await Lanes(relay.driver, RedisWriter(relay.redis), relay.fence).step()
 
     assert await relay.numbers(lane) == list(range(1, 11))
 
@@ -174,11 +174,11 @@ async def test_lanes_are_trimmed_when_every_subscription_is_past_them(relay: Rel
     )
     await relay.driver.execute("UPDATE lanes SET head = 1000 WHERE lane = $1", lane)
     await relay.lanes.look()
-    await Trimmer(relay.driver, relay.redis).step()
+    await Trimmer(relay.driver, RedisWriter(relay.redis)).step()
     untouched = len(await positions(relay.redis, lane))
     await relay.driver.execute("UPDATE checkpoints SET position = 900 WHERE lane = $1", lane)
 
-    await Trimmer(relay.driver, relay.redis).step()
+    await Trimmer(relay.driver, RedisWriter(relay.redis)).step()
 
     left = await positions(relay.redis, lane)
     assert untouched == 1000

@@ -26,8 +26,9 @@ from headrace.relay.moving import move_events, move_with
 from headrace.relay.process import run_relay
 from headrace.relay.sessions import end_sessions
 from headrace.settings import Settings
-from headrace.streams.append import Batch, LaneWriter
+from headrace.streams.append import RedisWriter
 from headrace.streams.connection import command, open_commands
+from headrace.streams.transport import Batch
 from headrace.subscribers.contract import projection, subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.subscribers.process import run_consume
@@ -70,7 +71,7 @@ async def _write(tx: Transaction, by: str, key: str, number: int) -> None:
     await tx.connection.execute(statement, {"by": by, "key": key, "number": number})
 
 
-class DyingWriter(LaneWriter):
+class DyingWriter(RedisWriter):
     """Dies instead of appending."""
 
     async def append(self, batches: Sequence[Batch]) -> dict[int, int]:

@@ -19,9 +19,9 @@ from headrace.events.model import RecordedEvent
 from headrace.leases import Fence
 from headrace.relay.position import BATCH, Placed, heads, place
 from headrace.relay.recovery import Recovery
-from headrace.streams.append import Batch, LaneWriter
 from headrace.streams.payload import encode
 from headrace.streams.portion import Portion
+from headrace.streams.transport import Batch, LaneWriter
 from headrace.telemetry import names, spans
 from headrace.telemetry.messages import Batch as Carried
 
@@ -60,7 +60,8 @@ class Lanes:
     async def look(self) -> None:
         """Compare the end of each stream with its lane's head and mend those that differ."""
         expected = await heads(self._connection)
-        await self._mend(expected, await self._writer.ends(list(expected)))
+        nothing = [Batch(lane, head, ()) for lane, head in expected.items()]
+        await self._mend(expected, await self._writer.append(nothing))
         self._look_at = time.monotonic() + LOOK_SECONDS
 
     async def _append(self, placed: Placed) -> None:

@@ -19,7 +19,8 @@ from headrace.loops import Pace, repeat
 from headrace.relay.lanes import Lanes
 from headrace.relay.leader import Leadership
 from headrace.relay.trim import Trimmer
-from headrace.streams.append import LaneWriter
+from headrace.streams.append import RedisWriter
+from headrace.streams.transport import LaneWriter
 
 FIRST_PAUSE_SECONDS = 0.005
 LAST_PAUSE_SECONDS = 0.25
@@ -29,14 +30,14 @@ _PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
 
 async def move_events(leadership: Leadership) -> None:
     """Move events until the leadership ends."""
-    await repeat("move_events", lambda: move_with(leadership, LaneWriter(leadership.redis)), _PACE, leadership.stop)
+    await repeat("move_events", lambda: move_with(leadership, RedisWriter(leadership.redis)), _PACE, leadership.stop)
 
 
 async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
     """Move events by way of `writer` until the leadership ends, or a store fails."""
     async with open_mover(leadership.record.database_url) as (connection, rung):
         lanes = Lanes(connection, writer, leadership.fence)
-        trimmer = Trimmer(connection, leadership.redis)
+        trimmer = Trimmer(connection, writer)
         pause = FIRST_PAUSE_SECONDS
         while not leadership.stop.is_set():
             rung.clear()

@@ -14,9 +14,9 @@ import structlog
 
 from headrace.events.lane import events_after
 from headrace.relay.position import acknowledged, heads
-from headrace.streams.append import WRONG_TYPE, Batch, LaneWriter
 from headrace.streams.payload import encode
 from headrace.streams.portion import Portion
+from headrace.streams.transport import WRONG_TYPE, Batch, LaneWriter
 
 logger = structlog.get_logger(__name__)
 

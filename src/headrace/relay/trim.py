@@ -11,10 +11,9 @@ import time
 
 import asyncpg
 import structlog
-from redis.asyncio import Redis
 
 from headrace.relay.position import acknowledged, heads
-from headrace.streams.trim import trim
+from headrace.streams.transport import LaneWriter
 
 logger = structlog.get_logger(__name__)
 
@@ -28,9 +27,9 @@ _NAMING_SECONDS = 60.0
 class Trimmer:
     """Trims all lanes, each second."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], redis: Redis) -> None:
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], writer: LaneWriter) -> None:
         self._connection = connection
-        self._redis = redis
+        self._writer = writer
         self._due_at = 0.0
         self._named_at: dict[int, float] = {}
         self._trimmed: dict[int, int] = {}
@@ -47,7 +46,7 @@ class Trimmer:
                 self._name(lane, head - position, blocker)
         wanted = {lane: position for lane, (position, _) in bounds.items() if position > self._trimmed.get(lane, 0)}
         if wanted:
-            await trim(self._redis, wanted)
+            await self._writer.trim(wanted)
             self._trimmed |= wanted
 
     def _name(self, lane: int, held: int, blocker: str | None) -> None:

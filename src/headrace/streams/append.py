@@ -1,25 +1,25 @@
 """Compare-and-append: a batch enters a lane's stream only at the position it belongs to.
 
-Owns the two scripts that write to a lane. `append` writes only where the stream's last id is the position before the
-batch, and otherwise says where the stream ends; so an event is never twice in a stream, a lost tail is noticed at the
-next append, and a relay that woke up late can only write what belongs there anyway. `rebase` makes a stream that is
-missing, foreign or not a stream begin after a position, without its groups: their owners make them anew at their
-checkpoints. Each call names one key, as Redis Cluster wants it. Never write to a lane by any other way.
+Owns the two scripts that write to a lane, and the one way in which entries leave it. `append` writes only where the
+stream's last id is the position before the batch, and otherwise says where the stream ends; so an event is never twice
+in a stream, a lost tail is noticed at the next append, and a relay that woke up late can only write what belongs there
+anyway. `rebase` makes a stream that is missing, foreign or not a stream begin after a position, without its groups:
+their owners make them anew at their checkpoints. `trim` takes its bound from the record, never from Redis, whose own
+idea of what is pending may be older or gone. Never write to a lane by any other way; never cap a stream by length, and
+never XDEL: either would take what some group has yet to handle, or leave holes that a replica cannot load.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from headrace.streams.names import entry_id, lane_key, position_of
-
-WRONG_TYPE = -1
-"""Where a stream ends that is none: another kind of key stands in its place."""
+from headrace.streams.transport import FULL, WRONG_TYPE, Batch
 
 _LAST_ID = """
 local function last_id(key)
@@ -65,56 +65,51 @@ redis.call('XGROUP', 'DESTROY', KEYS[1], '\\0rebase')
 if ARGV[1] ~= '0-0' then redis.call('XSETID', KEYS[1], ARGV[1]) end
 return ARGV[1]
 """)
-_ENDS = _script("return last_id(KEYS[1])")
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """Entries that follow one another on a lane: the first has the position after `before`."""
-
-    lane: int
-    before: int
-    payloads: Sequence[bytes]
-
-    @property
-    def last(self) -> int:
-        """The position of the last entry."""
-        return self.before + len(self.payloads)
-
-
-class LaneWriter:
-    """Writes to the streams of lanes, several lanes in one round trip."""
+class RedisWriter:
+    """The relay's side of lanes in Redis (see `transport.LaneWriter`), several lanes in one round trip."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def append(self, batches: Sequence[Batch]) -> dict[int, int]:
-        """Append each batch where it belongs; return where each lane's stream ends now.
-
-        A lane that ends at its batch's `last` has it. Any other answer means that nothing was written to that lane:
-        `WRONG_TYPE`, or the position at which the stream really ends.
+        """Append each batch where it belongs, and return where each lane's stream ends now.
 
         Raises:
             redis.exceptions.ConnectionError: Redis is away; what was written is unknown, the next append tells.
 
         """
         calls: list[_Call] = [(batch.lane, (batch.before, *batch.payloads)) for batch in batches]
-        return await self._run(_APPEND, calls)
+        replies = await self._run(_APPEND, calls)
+        return {batch.lane: _end(reply) for batch, reply in zip(batches, replies, strict=True)}
 
     async def rebase(self, lane: int, position: int) -> None:
         """Make the lane's stream one that ends, empty, at `position`; one that was never used keeps its groups."""
-        await self._run(_REBASE, [(lane, (entry_id(position),))])
+        for reply in await self._run(_REBASE, [(lane, (entry_id(position),))]):
+            if isinstance(reply, Exception):
+                raise reply
 
-    async def ends(self, lanes: Sequence[int]) -> dict[int, int]:
-        """Return where the stream of each lane ends: 0 where it is missing, `WRONG_TYPE` where it is none."""
-        return await self._run(_ENDS, [(lane, ()) for lane in lanes])
+    async def trim(self, acknowledged: Mapping[int, int]) -> int:
+        """Remove the entries up to and including the acknowledged position of each lane, by whole nodes of a stream."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for lane, position in acknowledged.items():
+            pipeline.execute_command("XTRIM", lane_key(lane), "MINID", "~", entry_id(position + 1))
+        removed = 0
+        for reply in await pipeline.execute(raise_on_error=False):
+            if isinstance(reply, int):
+                removed += reply
+            elif isinstance(reply, Exception) and not isinstance(reply, ResponseError):
+                raise reply
+        return removed
 
-    async def _run(self, script: _Script, calls: Sequence[_Call]) -> dict[int, int]:
+    async def _run(self, script: _Script, calls: Sequence[_Call]) -> list[bytes | Exception]:
         replies = await self._send(script, calls)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             # Redis was restarted; what of this pipeline ran by now finds its own work done and does nothing
             await self._redis.script_load(script.text)
             replies = await self._send(script, calls)
-        return {lane: _end(reply) for (lane, _), reply in zip(calls, replies, strict=True)}
+        return replies
 
     async def _send(self, script: _Script, calls: Sequence[_Call]) -> list[bytes | Exception]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -125,6 +120,8 @@ class LaneWriter:
 
 
 def _end(reply: bytes | Exception) -> int:
+    if isinstance(reply, OutOfMemoryError):
+        return FULL  # refused before the first write of the script, so nothing of the batch is there
     if isinstance(reply, Exception):
         raise reply
     return WRONG_TYPE if reply == b"wrong" else position_of(reply)

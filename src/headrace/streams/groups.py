@@ -2,8 +2,9 @@
 
 Owns the commands by which a subscription reads. A group's place in Redis is only a convenience: the truth is the
 checkpoint on record, and `rewind` makes a group equal to it, whatever was lost, added or read by a process that lost
-its lease. Entries that a gone consumer had been given come again, because they lie behind the checkpoint. Never create
-a group at `$`, and never read with NOACK.
+its lease. Entries that a gone consumer had been given come again, because they lie behind the checkpoint. What somebody
+else was given in this group's name is noticed when nothing more comes. Never create a group at `$`, and never read with
+NOACK.
 """
 
 from __future__ import annotations
@@ -11,69 +12,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from headrace.streams.connection import command
 from headrace.streams.names import entry_id, lane_key, position_of
-
-BLOCK_MILLISECONDS = 1000
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of a lane; `payload` is None where its body is no longer in the stream."""
-
-    position: int
-    payload: bytes | None
+from headrace.streams.transport import WAIT_SECONDS, Entry, GroupLostError
 
 
-class GroupLostError(Exception):
-    """The group, or the stream below it, is not there: rewind, and read again."""
+class RedisGroup:
+    """One reader of a subscription's groups in Redis (see `transport.LaneGroup`)."""
 
-
-class Reader:
-    """Reads the lanes of one subscription over a connection of its own."""
-
-    def __init__(self, redis: Redis, group: str, consumer: str) -> None:
-        """Read for `group`; `redis` comes from `open_reader`, and no two processes may have the same `consumer`."""
+    def __init__(self, redis: Redis, connection: Redis, group: str, consumer: str) -> None:
+        """Read over `connection`, which comes from `open_reader` and is nobody else's; `redis` is the shared pool."""
         self._redis = redis
+        self._connection = connection
         self._group = group
         self._consumer = consumer
+        self._given: dict[int, int] = {}
+        """The last position of each lane that this reader was given, or rewound to."""
 
     async def read(
-        self, lanes: Sequence[int], *, count: int, block_milliseconds: int = BLOCK_MILLISECONDS
+        self, lanes: Sequence[int], *, count: int, wait_seconds: float = WAIT_SECONDS
     ) -> dict[int, list[Entry]]:
         """Wait for entries that nobody of the group was given; return those of each lane that has some.
 
-        Args:
-            lanes: the lanes to read, at least one.
-            count: how many entries of a lane at most.
-            block_milliseconds: how long to wait for the first entry.
-
         Raises:
-            GroupLostError: a group or a stream is missing, or another kind of key stands there.
+            GroupLostError: a group or a stream is missing, another kind of key stands there, or what was to come was
+                given to somebody else.
             redis.exceptions.ConnectionError: Redis is away.
 
         """
         keys = [lane_key(lane) for lane in lanes]
         try:
             reply: Any = await command(
-                self._redis, "XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count,
-                "BLOCK", block_milliseconds, "STREAMS", *keys, *(">" for _ in keys),
+                self._connection, "XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count,
+                "BLOCK", max(int(wait_seconds * 1000), 1), "STREAMS", *keys, *(">" for _ in keys),
             )  # fmt: skip
         except ResponseError as error:
             raise GroupLostError(str(error)) from error
+        if not reply:
+            await self._look(lanes)
+            return {}
         by_key = {key.encode(): lane for key, lane in zip(keys, lanes, strict=True)}
-        return {by_key[key]: [_entry(raw) for raw in entries] for key, entries in reply or ()}
-
-
-class Groups:
-    """Keeps the groups of one subscription in order, over the shared pool."""
-
-    def __init__(self, redis: Redis, group: str) -> None:
-        self._redis = redis
-        self._group = group
+        read = {by_key[key]: [_entry(raw) for raw in entries] for key, entries in reply}
+        for lane, entries in read.items():
+            self._given[lane] = entries[-1].position
+        return read
 
     async def rewind(self, lane: int, position: int) -> None:
         """Make the group's next entry on this lane the one after `position`, and forget every consumer of it.
@@ -83,18 +68,13 @@ class Groups:
         """
         key = lane_key(lane)
         try:
-            await command(self._redis, "XGROUP", "CREATE", key, self._group, entry_id(position), "MKSTREAM")
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise GroupLostError(str(error)) from error
-        else:
-            return
-        try:
-            for consumer in await self._redis.xinfo_consumers(key, self._group):
-                await self._redis.xgroup_delconsumer(key, self._group, consumer["name"])
-            await command(self._redis, "XGROUP", "SETID", key, self._group, entry_id(position))
+            if not await self._made(key, position):
+                for consumer in await self._redis.xinfo_consumers(key, self._group):
+                    await self._redis.xgroup_delconsumer(key, self._group, consumer["name"])
+                await command(self._redis, "XGROUP", "SETID", key, self._group, entry_id(position))
         except ResponseError as error:
             raise GroupLostError(str(error)) from error
+        self._given[lane] = position
 
     async def acknowledge(self, handled: Mapping[int, Sequence[int]]) -> None:
         """Acknowledge the handled positions of each lane, one command per lane in one round trip.
@@ -108,15 +88,30 @@ class Groups:
             if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
                 raise reply
 
-    async def delivered(self, lanes: Sequence[int]) -> dict[int, int | None]:
-        """Return up to which position each lane's group was given entries; None where group or stream is missing."""
-        pipeline = self._redis.pipeline(transaction=False)
+    async def _made(self, key: str, position: int) -> bool:
+        """Make the group, and the stream, where it is missing; tell whether it was."""
+        try:
+            await command(self._redis, "XGROUP", "CREATE", key, self._group, entry_id(position), "MKSTREAM")
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+            return False
+        return True
+
+    async def _look(self, lanes: Sequence[int]) -> None:
+        """Find out, when nothing comes, whether somebody else was given what was ours."""
+        pipeline = self._connection.pipeline(transaction=False)
         for lane in lanes:
             pipeline.xinfo_groups(lane_key(lane))
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return {lane: self._delivered(reply) for lane, reply in zip(lanes, replies, strict=True)}
+        for lane, reply in zip(lanes, replies, strict=True):
+            position = self._delivered(reply)
+            if position is not None and position > self._given.get(lane, position):
+                message = f"the entries of lane {lane} up to {position} were given to somebody else"
+                raise GroupLostError(message)
 
     def _delivered(self, reply: list[dict[str, Any]] | Exception) -> int | None:
+        """Return up to which position the group was given entries; None where it is missing: the next read says so."""
         if isinstance(reply, ResponseError):
             return None
         if isinstance(reply, Exception):

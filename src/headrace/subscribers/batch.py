@@ -15,8 +15,8 @@ from headrace.database.driver import borrowed
 from headrace.database.record import Record
 from headrace.events.lane import events_after
 from headrace.events.model import RecordedEvent
-from headrace.streams.groups import Entry
 from headrace.streams.payload import PoisonError, Wanted
+from headrace.streams.transport import Entry
 from headrace.telemetry.messages import Batch
 from headrace.telemetry.names import batch_destination
 

@@ -24,8 +24,8 @@ from headrace.database.record import Record
 from headrace.errors import UnavailableError
 from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
-from headrace.streams.groups import Entry
 from headrace.streams.payload import Wanted
+from headrace.streams.transport import Entry
 from headrace.subscribers.batch import batch_of, events_in
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.deadlines import Worker

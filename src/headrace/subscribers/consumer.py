@@ -21,9 +21,9 @@ from headrace.database.record import Record
 from headrace.events.lane import events_after
 from headrace.leases import Fence
 from headrace.loops import Pace, Stop, repeat
-from headrace.streams.groups import Entry, GroupLostError, Groups, Reader
 from headrace.streams.payload import encode
 from headrace.streams.portion import Portion
+from headrace.streams.transport import Entry, GroupLostError, LaneGroup
 from headrace.subscribers.checkpoints import load
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.lane import Lane, Reactor
@@ -41,13 +41,12 @@ _PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
 class Consumer:
     """Reads the lanes it owns and offers their entries to the reactor."""
 
-    def __init__(self, subscription: Subscription, record: Record, *, reader: Reader, groups: Groups) -> None:
+    def __init__(self, subscription: Subscription, record: Record, *, group: LaneGroup) -> None:
         self.subscription = subscription
         self.lanes: dict[int, Lane] = {}
         """The lanes that this process holds."""
         self._record = record
-        self._reader = reader
-        self._groups = groups
+        self._group = group
         self._changed = asyncio.Event()
         self._portion = Portion(COUNT)
 
@@ -88,13 +87,11 @@ class Consumer:
             return 0
         since_ns = time.time_ns()
         try:
-            read = await self._reader.read(list(wanted), count=self._portion.count)
+            read = await self._group.read(list(wanted), count=self._portion.count)
         except GroupLostError as error:
             await self._rewind(wanted.values(), str(error))
             return 0
-        if not read:
-            await self._look(list(wanted.values()))
-        else:
+        if read:
             weight = sum(len(entry.payload or b"") for entries in read.values() for entry in entries)
             self._portion.moved(max(map(len, read.values())), weight)
         for number, entries in read.items():
@@ -110,35 +107,26 @@ class Consumer:
         """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
         async with borrowed(self._record.engine) as connection:
             checkpoint, head = await load(connection, self.subscription.name, lane.number)
-        await self._groups.rewind(lane.number, checkpoint)
+        await self._group.rewind(lane.number, checkpoint)
         lane.begin(checkpoint, head)
         lane.prepared = True
 
     async def _rewind(self, lanes: Iterable[Lane], reason: str) -> None:
-        """Make groups that are gone anew, where this process is on each lane."""
+        """Make groups that are gone, or were read by somebody else, go on where this process is on each lane."""
         logger.warning("group_lost", subscription=self.subscription.name, reason=reason)
-        for lane in lanes:
+        for lane in [lane for lane in lanes if not lane.lost]:
             async with borrowed(self._record.engine) as connection:
                 checkpoint, head = await load(connection, self.subscription.name, lane.number)
             if lane.progress.taken > head:  # the stream held what the record does not: it was another record's
                 lane.begin(checkpoint, head)
-            await self._groups.rewind(lane.number, lane.progress.taken)
-
-    async def _look(self, lanes: Sequence[Lane]) -> None:
-        """Find out, when nothing comes, whether somebody else was given what was ours."""
-        delivered = await self._groups.delivered([lane.number for lane in lanes])
-        for lane in lanes:
-            position = delivered[lane.number]
-            if position is not None and position > lane.progress.taken and not lane.lost:
-                logger.warning("entries_taken", subscription=self.subscription.name, lane=lane.number, upto=position)
-                await self._groups.rewind(lane.number, lane.progress.taken)
+            await self._group.rewind(lane.number, lane.progress.taken)
 
     async def _offer(self, reactor: Reactor, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         if lane.lost or not lane.prepared:
             return  # whoever goes on with it begins at the checkpoint
         fresh = [entry for entry in entries if entry.position >= lane.next]
         if len(fresh) < len(entries):
-            await self._groups.acknowledge({lane.number: [e.position for e in entries if e.position < lane.next]})
+            await self._group.acknowledge({lane.number: [e.position for e in entries if e.position < lane.next]})
         if not fresh:
             return
         if fresh[0].position == lane.next and fresh[-1].position - fresh[0].position == len(fresh) - 1:
@@ -162,4 +150,4 @@ class Consumer:
             await reactor.offer(lane, entries, since_ns=time.time_ns())
         else:
             await self._rest()  # a stranger wrote past the head: the relay mends the stream
-        await self._groups.rewind(lane.number, lane.progress.taken)
+        await self._group.rewind(lane.number, lane.progress.taken)

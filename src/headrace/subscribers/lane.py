@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from headrace.leases import Fence
-from headrace.streams.groups import Entry
+from headrace.streams.transport import Entry
 from headrace.subscribers.progress import Progress
 
 

@@ -9,13 +9,12 @@ let one subscription's failure stop another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 
 from headrace.application import Registry
 from headrace.database.away import is_away
@@ -28,8 +27,8 @@ from headrace.loops import Pace, Stop, repeat
 from headrace.presence import Identity, Presence
 from headrace.providers import Providers, open_providers
 from headrace.settings import Settings
-from headrace.streams.connection import open_commands, open_reader
-from headrace.streams.groups import Groups, Reader
+from headrace.streams.redis import open_transport
+from headrace.streams.transport import LaneGroup, Transport
 from headrace.subscribers.checkpoints import register
 from headrace.subscribers.concurrent import Concurrent
 from headrace.subscribers.consumer import Consumer
@@ -56,7 +55,7 @@ class Ground:
 
     settings: Settings
     record: Record
-    redis: Redis
+    transport: Transport
     providers: Providers
     consumer_name: str
     gate: asyncio.Semaphore
@@ -72,8 +71,12 @@ async def run_consume(settings: Settings, registry: Registry, stop: Stop) -> Non
         telemetry.shutdown()
 
 
-async def consume(settings: Settings, registry: Registry, stop: Stop) -> None:
-    """Consume until `stop` is set.
+Opening = Callable[[str], AbstractAsyncContextManager[Transport]]
+"""Opens the transport of a process, by the URL of its settings."""
+
+
+async def consume(settings: Settings, registry: Registry, stop: Stop, *, opening: Opening = open_transport) -> None:
+    """Consume what `opening` leads to until `stop` is set.
 
     Raises:
         ConfigurationError: `settings.subscriptions` names one that no application has.
@@ -87,13 +90,12 @@ async def consume(settings: Settings, registry: Registry, stop: Stop) -> None:
             return
         await register(record.engine, chosen.values())
         providers = await stack.enter_async_context(open_providers(registry.providers, settings))
-        redis = open_commands(settings.redis_url)
-        stack.push_async_callback(redis.aclose)
+        transport = await stack.enter_async_context(opening(settings.redis_url))
         presence = Presence(settings.database_url, identity)
         await presence.start()
         stack.push_async_callback(presence.stop)
         gate = asyncio.Semaphore(max(settings.database_pool_size - _KEPT_CONNECTIONS, 1))
-        ground = Ground(settings, record, redis, providers, str(identity.id), gate)
+        ground = Ground(settings, record, transport, providers, str(identity.id), gate)
         leases = Leases(record.engine, identity.id, seconds=settings.lease_seconds)
         await _consume(ground, leases, chosen, stop)
 
@@ -112,9 +114,7 @@ def _chosen(settings: Settings, known: Mapping[str, Subscription]) -> dict[str, 
 async def _consume(ground: Ground, leases: Leases, chosen: Mapping[str, Subscription], stop: Stop) -> None:
     settings = ground.settings
     async with AsyncExitStack() as stack:
-        parts = [_part(ground, subscription) for subscription in chosen.values()]
-        for part in parts:
-            stack.push_async_callback(part.connection.aclose)
+        parts = [await stack.enter_async_context(_part(ground, subscription)) for subscription in chosen.values()]
         consumers = {part.consumer.subscription.name: part.consumer for part in parts}
         ownership = Ownership(ground.record.engine, leases, consumers, lease_seconds=settings.lease_seconds)
         reacting = [asyncio.create_task(part.reactor.run()) for part in parts]
@@ -136,26 +136,24 @@ class Part:
 
     consumer: Consumer
     reactor: Reactor
-    connection: Redis
 
 
-def _part(ground: Ground, subscription: Subscription) -> Part:
-    connection = open_reader(ground.settings.redis_url)
-    groups = Groups(ground.redis, subscription.name)
-    reader = Reader(connection, subscription.name, ground.consumer_name)
-    consumer = Consumer(subscription, ground.record, reader=reader, groups=groups)
-    return Part(consumer, _reactor(ground, consumer, groups), connection)
+@asynccontextmanager
+async def _part(ground: Ground, subscription: Subscription) -> AsyncIterator[Part]:
+    async with ground.transport.group(subscription.name, ground.consumer_name) as group:
+        consumer = Consumer(subscription, ground.record, group=group)
+        yield Part(consumer, _reactor(ground, consumer, group))
 
 
-def _reactor(ground: Ground, consumer: Consumer, groups: Groups) -> Reactor:
+def _reactor(ground: Ground, consumer: Consumer, group: LaneGroup) -> Reactor:
     subscription, record = consumer.subscription, ground.record
     if subscription.kind is Kind.PROJECTION:
-        return Projecting(subscription, record, groups=groups, on_room=consumer.wake)
+        return Projecting(subscription, record, lanes=group, on_room=consumer.wake)
     return Concurrent(
         subscription,
         record,
         handling=Handling(subscription, record, providers=ground.providers, gate=ground.gate),
-        settler=Settler(record.engine, groups, subscription.name, on_room=consumer.wake),
+        settler=Settler(record.engine, group, subscription.name, on_room=consumer.wake),
         workers=ground.settings.consumer_concurrency,
     )
 

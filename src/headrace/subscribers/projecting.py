@@ -22,8 +22,8 @@ from headrace.database.record import Record
 from headrace.errors import FencedError, UnavailableError
 from headrace.loops import Pace, Stop
 from headrace.streams.connection import AWAY
-from headrace.streams.groups import Entry, Groups
 from headrace.streams.payload import Wanted
+from headrace.streams.transport import Entry, LaneGroup
 from headrace.subscribers.batch import Item, batch_of, events_in
 from headrace.subscribers.checkpoints import mark_failing, move_within
 from headrace.subscribers.contract import Subscription
@@ -44,13 +44,13 @@ class Projecting:
     """Applies the entries of one projection."""
 
     def __init__(
-        self, subscription: Subscription, record: Record, *, groups: Groups, on_room: Callable[[], None]
+        self, subscription: Subscription, record: Record, *, lanes: LaneGroup, on_room: Callable[[], None]
     ) -> None:
         """Call `on_room` when a lane has room for more."""
         self._subscription = subscription
         self._wanted = Wanted(subscription.types)
         self._record = record
-        self._groups = groups
+        self._lanes = lanes
         self._on_room = on_room
         self._queues: dict[Lane, deque[Item]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -113,7 +113,7 @@ class Projecting:
         lane.progress.done(position for position, _ in batch)
         lane.saved = batch[-1][0]
         with suppress(*AWAY):  # failure table: Redis is away; the checkpoint has moved, that is enough
-            await self._groups.acknowledge({lane.number: [position for position, _ in batch]})
+            await self._lanes.acknowledge({lane.number: [position for position, _ in batch]})
 
     async def _wait(self, lane: Lane, error: BaseException, failures: int) -> None:
         logger.warning("projection_waits", subscription=self._subscription.name, lane=lane.number, error=repr(error))

@@ -20,7 +20,7 @@ from headrace.database.driver import borrowed
 from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop, repeat
 from headrace.streams.connection import AWAY
-from headrace.streams.groups import Groups
+from headrace.streams.transport import LaneGroup
 from headrace.subscribers.batch import batch_of
 from headrace.subscribers.checkpoints import Move, advance
 from headrace.subscribers.inbox import enter
@@ -45,10 +45,12 @@ class Settled(msgspec.Struct, frozen=True):
 class Settler:
     """Settles for one subscription, over all of its lanes."""
 
-    def __init__(self, engine: AsyncEngine, groups: Groups, subscription: str, *, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, lanes: LaneGroup, subscription: str, *, on_room: Callable[[], None]
+    ) -> None:
         """Call `on_room` after each settling: there is room for more then."""
         self._engine = engine
-        self._groups = groups
+        self._lanes = lanes
         self._subscription = subscription
         self._on_room = on_room
         self._waiting: list[Settled] = []
@@ -106,7 +108,7 @@ class Settler:
         events = [settled.event for settled in gathered if settled.event is not None]
         with acknowledge(batch_of(events, self._subscription)):
             try:
-                await self._groups.acknowledge(handled)
+                await self._lanes.acknowledge(handled)
             except AWAY:
                 return  # failure table: Redis is away; the checkpoint says the same, and the next owner rewinds to it
 
