@@ -24,6 +24,8 @@ _COMMANDS: Final = {
     "consume": ("headrace.commands.consume:consume", "Run the subscriptions"),
     "jobs": ("headrace.commands.jobs:jobs", "List, show, explain, retry, cancel and run jobs"),
     "queues": ("headrace.commands.queues:queues", "List queues; pause, resume and limit them"),
+    "events": ("headrace.commands.events:events", "Publish, show and follow events"),
+    "subscriptions": ("headrace.commands.subscriptions:subscriptions", "List, show, pause and resume subscriptions"),
     "check": ("headrace.commands.check:check", "Is everything under way still valid for this code?"),
     "settings": ("headrace.commands.settings:settings", "List the environment variables"),
     "keys": ("headrace.commands.keys:keys", "Make, list and revoke API keys"),

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -18,41 +14,8 @@ from headrace.jobs.queries import Job
 from headrace.stack import stackfile
 from headrace.stack.stackfile import Whereabouts
 from tests import trial
+from tests.integration.commands import headrace
 from tests.road import Road, running
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command has printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON
-        """What it printed, as JSON."""
-        return msgspec.json.decode(self.out)
-
-
-async def headrace(road: Road, *arguments: str, **variables: str) -> Ended:
-    """Run a command on the record of a road."""
-    own = road.settings.as_environment() | variables
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "headrace.cli", *arguments),
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            **{name: value for name, value in own.items() if value},
-        },
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Ended(process.returncode or 0, out.decode(), err.decode())
 
 
 async def test_job_runs_when_it_is_enqueued_and_waited_for(road: Road) -> None:

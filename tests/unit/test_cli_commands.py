@@ -13,7 +13,10 @@ from click.testing import CliRunner
 
 from headrace.cli import cli
 
-COMMANDS = ("up", "demo", "migrate", "api", "relay", "consume", "jobs", "queues", "check", "settings", "keys")
+COMMANDS = (
+    *("up", "demo", "migrate", "api", "relay", "consume", "jobs", "queues", "events", "subscriptions"),
+    *("check", "settings", "keys"),
+)
 
 JOBS_COMMANDS = ("list", "show", "explain", "retry", "cancel", "run")
 

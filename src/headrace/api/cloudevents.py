@@ -45,17 +45,24 @@ def events_of(body: bytes, content_type: str, declared: Mapping[str, EventType])
         members = decode(body, list[dict[str, msgspec.Raw]])
         if not 0 < len(members) <= MOST_EVENTS:
             _refuse("", f"a batch has 1 to {MOST_EVENTS} events")
-        return [_event_of(member, declared, str(place)) for place, member in enumerate(members)]
+        return [event_of_member(member, declared, str(place)) for place, member in enumerate(members)]
     if content_type not in {SINGLE, "application/json"}:
         message = f"send {SINGLE} or {BATCH}"
         raise ClientException(message, status_code=415)
     if len(body) > SINGLE_BYTES:
         message = f"an event takes at most {SINGLE_BYTES} bytes"
         raise ClientException(message, status_code=413)
-    return [_event_of(decode(body, dict[str, msgspec.Raw]), declared, "")]
+    return [event_of_member(decode(body, dict[str, msgspec.Raw]), declared, "")]
 
 
-def _event_of(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType], at: str) -> NewEvent:
+def event_of_member(member: dict[str, msgspec.Raw], declared: Mapping[str, EventType], at: str) -> NewEvent:
+    """Read one event; `at` is its place in a batch, "" where it stands alone.
+
+    Raises:
+        ClientException: an attribute is not JSON (400).
+        InvalidInputError: it is malformed, of an unknown type, or its data do not fit.
+
+    """
     named = {name: value for name, value in member.items() if name in _NAMED}
     attributes: Attributes = decode(msgspec.json.encode(named), Attributes, at=at)
     if not _URI_REFERENCE.fullmatch(attributes.source):

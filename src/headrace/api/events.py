@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, Router, get, post
 from litestar.params import QueryParameter
-from sqlalchemy import text
 
 from headrace.api.cloudevents import events_of
 from headrace.api.door import door_of
@@ -21,14 +20,13 @@ from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
 from headrace.api.tasks import schema_of
 from headrace.cursors import id_of
-from headrace.database.record import Record
-from headrace.errors import FieldError, InvalidInputError, NotFoundError
+from headrace.errors import FieldError, InvalidInputError
 from headrace.events.intake import publish_from_outside
-from headrace.events.queries import DeliveryStatus, Event, EventFilter, deliveries_of, event_by_id, list_events
+from headrace.events.queries import DeliveryStatus, EventFilter, deliveries_of, find_event, list_events
+from headrace.events.showing import EventShown, shown
 from headrace.transaction import Transaction
 
 BATCH_BYTES = 16 * 1024 * 1024
-_BY_PRODUCER = text("SELECT id FROM event_log WHERE source_id = :source_id ORDER BY id LIMIT 1")
 _FIRST_YEAR = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_YEAR = datetime(9999, 1, 1, tzinfo=UTC)
 _TypePattern = Annotated[str | None, QueryParameter(name="type", description="a type, or a pattern such as `orders.*`")]
@@ -48,23 +46,6 @@ class EventTypeShown(msgspec.Struct, frozen=True):
     description: str
     schema: dict[str, Any]
     subscriptions: list[str]
-
-
-class EventShown(msgspec.Struct, frozen=True, kw_only=True):
-    """An event as CloudEvents 1.0 has it, and its place; extension attributes stand beside these fields."""
-
-    specversion: str = "1.0"
-    id: str
-    source: str
-    type: str
-    subject: str | None
-    time: datetime
-    datacontenttype: str = "application/json"
-    data: msgspec.Raw
-    record_id: UUID
-    lane: int
-    position: int | None
-    trace_id: str
 
 
 class EventWithDeliveries(EventShown, frozen=True, kw_only=True):
@@ -115,38 +96,16 @@ async def find_events(  # noqa: PLR0913, PLR0917 - one argument for each filter 
     chosen = EventFilter(type=event_type, subject=subject, from_time=_checked(from_time), trace_id=trace_id)
     found = await list_events(door_of(request).record, chosen, limit=limit + 1, before=id_of(cursor))
     page = page_of(found, limit, lambda event: str(event.id))
-    return _json({"items": [_shown(event) for event in page.items], "next_cursor": page.next_cursor})
+    return _json({"items": [shown(event) for event in page.items], "next_cursor": page.next_cursor})
 
 
 @get("/v1/events/{event_id:str}", summary="Get an event")
 async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[EventWithDeliveries]:
     """Return an event, by the record's id or the producer's, and how it stands with each subscription."""
     record = door_of(request).record
-    event = await _find(record, event_id)
+    event = await find_event(record, event_id)
     deliveries = await deliveries_of(record, event)
-    return _json(_shown(event) | {"deliveries": deliveries})
-
-
-async def _find(record: Record, given: str) -> Event:
-    identity = _as_uuid(given)
-    if identity is not None:
-        try:
-            return await event_by_id(record, identity)
-        except NotFoundError:
-            pass  # it may be a producer's id that is not the record's
-    async with record.engine.connect() as connection:
-        found = (await connection.execute(_BY_PRODUCER, {"source_id": given})).scalar_one_or_none()
-    if found is None:
-        message = f"there is no event {given}"
-        raise NotFoundError(message)
-    return await event_by_id(record, found)
-
-
-def _as_uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
+    return _json(shown(event) | {"deliveries": deliveries})
 
 
 def _checked(moment: datetime | None) -> datetime | None:
@@ -156,24 +115,6 @@ def _checked(moment: datetime | None) -> datetime | None:
         wrong = FieldError("from_time", "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z")
         raise InvalidInputError(wrong.message, (wrong,))
     return moment
-
-
-def _shown(event: Event) -> dict[str, Any]:
-    """Return the CloudEvent with its place; what Headrace says of it wins over an extension of the same name."""
-    extensions: dict[str, Any] = msgspec.json.decode(event.attributes)
-    own = EventShown(
-        id=event.source_id,
-        source=event.source,
-        type=event.type,
-        subject=event.subject,
-        time=event.time,
-        data=event.data,
-        record_id=event.id,
-        lane=event.lane,
-        position=event.position,
-        trace_id=event.trace_id,
-    )
-    return extensions | msgspec.structs.asdict(own)
 
 
 def _json(content: dict[str, Any]) -> Response[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Final
 
 import click
 
@@ -15,12 +16,22 @@ Table = Mapping[str, tuple[str, str]]
 """The commands by name: where each is, as `module:attribute`, and what it does."""
 
 
-class LazyGroup(click.Group):
-    """A group over a table of commands."""
+_HELP: Final = ("-h", "--help")
 
-    def __init__(self, name: str, table: Table, *, help: str) -> None:  # noqa: A002 - click's own word
-        super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+
+class LazyGroup(click.Group):
+    """A group over a table of commands; `default` names the one that runs where none is named."""
+
+    def __init__(self, name: str, table: Table, *, help: str, default: str | None = None) -> None:  # noqa: A002 - click's own word
+        super().__init__(name, help=help, context_settings={"help_option_names": list(_HELP)})
         self._table = table
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let options without a command be those of the default one."""
+        if self._default is not None and (not args or (args[0].startswith("-") and args[0] not in _HELP)):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""

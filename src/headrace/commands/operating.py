@@ -8,6 +8,7 @@ output: it belongs to the answer.
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -43,6 +44,14 @@ def operator_settings() -> Settings:
         return settings
     stack = stackfile.read(STACK_DIRECTORY)
     return settings if stack is None else msgspec.structs.replace(settings, database_url=stack.postgres_url)
+
+
+def operator_name() -> str:
+    """Return who runs this command, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        return "the command line"
 
 
 def operate(work: Callable[[Record], Awaitable[T]]) -> T:

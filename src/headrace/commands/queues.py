@@ -5,14 +5,13 @@ Owns what these commands print. Their JSON is the API's.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from typing import Final
 
 import click
 import msgspec
 
-from headrace.commands.operating import operate
+from headrace.commands.operating import operate, operator_name
 from headrace.commands.shown import NOTHING, echo_json, echo_table, json_option, seconds
 from headrace.database.record import Bell, Record
 from headrace.database.states import JobState
@@ -73,7 +72,7 @@ async def _standings(record: Record) -> list[QueueStanding]:
 
 async def _set_paused(record: Record, name: str, *, paused: bool) -> QueueStanding:
     async with transaction(record) as tx:
-        await set_paused(tx, name, paused=paused, by=_me())
+        await set_paused(tx, name, paused=paused, by=operator_name())
         tx.bells.add(Bell.JOBS)
     return await _standing(record, name)
 
@@ -119,13 +118,6 @@ async def _set_limits(record: Record, name: str, changes: Mapping[str, object]) 
         async with transaction(record) as tx:
             await set_limits(tx, name, msgspec.structs.replace(known or Limits(), **changes))
     return await _standing(record, name)
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have
-        return "the command line"
 
 
 async def _standing(record: Record, name: str) -> QueueStanding:

@@ -81,6 +81,8 @@ _EVENT = """
 
 _ONE = text(_EVENT + "WHERE e.id = :id")
 
+_BY_PRODUCER = text("SELECT id FROM event_log WHERE source_id = :source_id ORDER BY id LIMIT 1")
+
 _HISTORY = text(
     _EVENT + "WHERE e.subject = :subject AND (CAST(:until AS timestamptz) IS NULL OR e.time <= :until) ORDER BY e.id"
 )
@@ -123,6 +125,34 @@ async def event_by_id(record: Record, event_id: UUID) -> Event:
         message = f"there is no event {event_id}"
         raise NotFoundError(message)
     return _event(row)
+
+
+async def find_event(record: Record, given: str) -> Event:
+    """Return one event, by the record's id or the producer's; where it could be either, the record's wins.
+
+    Raises:
+        NotFoundError: there is none with this id.
+
+    """
+    identity = _as_uuid(given)
+    if identity is not None:
+        try:
+            return await event_by_id(record, identity)
+        except NotFoundError:
+            pass  # it may be a producer's id that is not the record's
+    async with record.engine.connect() as connection:
+        found = (await connection.execute(_BY_PRODUCER, {"source_id": given})).scalar_one_or_none()
+    if found is None:
+        message = f"there is no event {given}"
+        raise NotFoundError(message)
+    return await event_by_id(record, found)
+
+
+def _as_uuid(given: str) -> UUID | None:
+    try:
+        return UUID(given)
+    except ValueError:
+        return None
 
 
 async def recorded_event(connection: AsyncConnection, event_id: UUID) -> RecordedEvent | None:

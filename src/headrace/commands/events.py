@@ -1,0 +1,17 @@
+"""`headrace events`: what an operator does with events.
+
+Owns the table of these commands; each is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.commands.lazy import LazyGroup
+
+_COMMANDS: Final = {
+    "show": ("headrace.commands.events_reading:show", "Show an event, and how it stands with each subscription"),
+    "publish": ("headrace.commands.events_publishing:publish", "Publish events, from a file or by their parts"),
+}
+
+events: Final = LazyGroup("events", _COMMANDS, help="Publish, show and follow events.")

@@ -1,0 +1,21 @@
+"""`headrace subscriptions`: what an operator does with subscriptions.
+
+Owns the table of these commands; each is imported when it runs. Without a command it lists them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.commands.lazy import LazyGroup
+
+_COMMANDS: Final = {
+    "list": ("headrace.commands.subscriptions_standing:list_", "List subscriptions, and how far behind each is"),
+    "show": ("headrace.commands.subscriptions_standing:show", "Show a subscription on every lane"),
+    "pause": ("headrace.commands.subscriptions_standing:pause", "Deliver no further events to a subscription"),
+    "resume": ("headrace.commands.subscriptions_standing:resume", "Deliver events to it again, from where it was"),
+}
+
+subscriptions: Final = LazyGroup(
+    "subscriptions", _COMMANDS, help="List subscriptions; with a command, do something with one.", default="list"
+)
