@@ -65,9 +65,68 @@ ALTER TABLE subscriptions ADD COLUMN generation integer NOT NULL DEFAULT 1, ADD 
 """
 
 
+WEBHOOKS = """
+-- Whom to tell of events. What changes with each call stands here too, in columns that no index has.
+CREATE TABLE webhooks (
+    id uuid PRIMARY KEY,
+    url text NOT NULL,
+    types text[] NOT NULL,
+    filter jsonb,
+    description text NOT NULL DEFAULT '',
+    enabled boolean NOT NULL DEFAULT true,
+    disabled_at timestamptz,
+    disabled_reason text,
+    rate_limit integer,
+    rate_per_seconds double precision,
+    secret text NOT NULL, -- encrypted, as the former one, which is valid for a time beside it
+    former_secret text,
+    former_until timestamptz,
+    begins jsonb NOT NULL, -- the head of each lane when it was enabled: what lies before is not for it
+    slot_at timestamptz, -- the last start that its rate has given away
+    failures integer NOT NULL DEFAULT 0, -- since the last success
+    failing_since timestamptz,
+    circuit_until timestamptz, -- while it is open; in the past where one delivery may try
+    circuit_seconds double precision NOT NULL DEFAULT 0,
+    probing_until timestamptz,
+    waker_until timestamptz, -- until then some delivery is sure to come and look at the circuit
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 50);
+
+-- A delivery is a job of this id; `held` says what it waits for besides its time, and is what is let go later.
+CREATE TABLE webhook_deliveries (
+    id uuid PRIMARY KEY,
+    webhook_id uuid NOT NULL,
+    event_id uuid NOT NULL,
+    replay_id uuid,
+    resend_of uuid,
+    slot_at timestamptz,
+    held text,
+    reason text,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX webhook_deliveries_webhook ON webhook_deliveries (webhook_id, id);
+CREATE INDEX webhook_deliveries_held ON webhook_deliveries (webhook_id, held, id) WHERE held IS NOT NULL;
+
+-- What each call came to: all of them, also those that the job knows as its success.
+CREATE TABLE webhook_attempts (
+    delivery_id uuid NOT NULL,
+    fence integer NOT NULL,
+    attempt integer NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    status smallint,
+    error text,
+    response text,
+    seconds double precision NOT NULL,
+    trace_id text NOT NULL,
+    PRIMARY KEY (delivery_id, fence)
+);
+"""
+
+
 def upgrade() -> None:
     """Add what events need."""
-    for statements in (TYPES, ORDER, SURVIVAL, REPLAY):
+    for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS):
         run(statements)
 
 
