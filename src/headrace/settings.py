@@ -56,6 +56,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     consumer_concurrency: Annotated[
         int, _meaning("deliveries at once in one subscription of one process"), msgspec.Meta(ge=1, le=1000)
     ] = 32
+    lane_capacity: Annotated[
+        int,
+        _meaning("entries of a lane that Redis holds at most; what is above it waits on record"),
+        msgspec.Meta(ge=100),
+    ] = 1_000_000
     lease_seconds: Annotated[
         float, _meaning("how long a silent process keeps what it owns"), msgspec.Meta(ge=0.5, le=60)
     ] = 3.0

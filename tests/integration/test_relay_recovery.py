@@ -24,6 +24,7 @@ from headrace.subscribers.delivery import Delivery
 from tests.lanes import Thing, entries, eventually, heads, positions, publish, put, registered, relaying, settings_of
 
 KEY = "one key, so one lane"
+CAPACITY = 1_000_000
 
 
 @subscriber("tests.listener", Thing)
@@ -37,7 +38,7 @@ class Relay:
 
     def __init__(self, record: Record, driver: asyncpg.Connection[asyncpg.Record], redis: Redis, fence: Fence) -> None:
         self.record, self.driver, self.redis, self.fence = record, driver, redis, fence
-        self.lanes = Lanes(driver, RedisWriter(redis), fence)
+        self.lanes = Lanes(driver, RedisWriter(redis), fence, capacity=CAPACITY)
 
     async def move(self, count: int) -> int:
         """Publish that many events of one key, move them, and return their lane."""
@@ -45,6 +46,12 @@ class Relay:
         while await self.lanes.step():
             pass
         return next(lane for lane, head in (await heads(self.driver)).items() if head)
+
+    async def look(self) -> None:
+        """Look at the streams, and feed those that end too early."""
+        await self.lanes.look()
+        while await self.lanes.step():
+            pass
 
     async def numbers(self, lane: int) -> list[int]:
         """Return the positions told by the payloads of a lane, in the stream's order."""
@@ -99,7 +106,7 @@ async def test_stream_is_mended_when_it_was_damaged(
     lane = await relay.move(12)
     await fault(relay, f"headrace:lane:{lane}")
 
-    await relay.lanes.look()
+    await relay.look()
 
     assert await positions(relay.redis, lane) == list(range(1, 13))
     assert await relay.numbers(lane) == list(range(1, 13))
@@ -124,7 +131,7 @@ async def test_stream_is_completed_when_the_leader_died_between_its_two_writes(r
     await publish(relay.record, [Thing(KEY, number) for number in range(6)])
     await place(relay.driver, relay.fence)
 
-    await Lanes(relay.driver, RedisWriter(relay.redis), relay.fence).step()
+    await Lanes(relay.driver, RedisWriter(relay.redis), relay.fence, capacity=CAPACITY).step()
 
     assert await relay.numbers(lane) == list(range(1, 11))
 
@@ -135,7 +142,7 @@ async def test_stream_begins_after_what_all_have_acknowledged_when_it_was_flushe
     await relay.driver.execute("UPDATE checkpoints SET position = 7 WHERE lane = $1", lane)
     await relay.redis.flushdb()
 
-    await relay.lanes.look()
+    await relay.look()
     await relay.move(1)
 
     assert await positions(relay.redis, lane) == [8, 9, 10, 11]
@@ -146,7 +153,7 @@ async def test_stream_is_left_alone_when_nothing_is_wrong(relay: Relay) -> None:
     lane = await relay.move(3)
     before = await relay.redis.xinfo_stream(f"headrace:lane:{lane}")
 
-    await relay.lanes.look()
+    await relay.look()
 
     assert await relay.redis.xinfo_stream(f"headrace:lane:{lane}") == before
 
@@ -160,7 +167,7 @@ async def test_many_events_are_put_back_in_order_when_the_stream_is_lost(relay: 
     await relay.driver.execute("UPDATE lanes SET head = 1201 WHERE lane = $1", lane)
     await relay.redis.flushdb()
 
-    await relay.lanes.look()
+    await relay.look()
 
     assert await positions(relay.redis, lane) == list(range(1, 1202))
 
@@ -173,7 +180,7 @@ async def test_lanes_are_trimmed_when_every_subscription_is_past_them(relay: Rel
         "INSERT INTO lane_log SELECT lane, 5 + n, event_id FROM lane_log, generate_series(1, 995) n WHERE position = 5"
     )
     await relay.driver.execute("UPDATE lanes SET head = 1000 WHERE lane = $1", lane)
-    await relay.lanes.look()
+    await relay.look()
     await Trimmer(relay.driver, RedisWriter(relay.redis)).step()
     untouched = len(await positions(relay.redis, lane))
     await relay.driver.execute("UPDATE checkpoints SET position = 900 WHERE lane = $1", lane)

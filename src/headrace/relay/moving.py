@@ -36,7 +36,7 @@ async def move_events(leadership: Leadership) -> None:
 async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
     """Move events by way of `writer` until the leadership ends, or a store fails."""
     async with open_mover(leadership.record.database_url) as (connection, rung):
-        lanes = Lanes(connection, writer, leadership.fence)
+        lanes = Lanes(connection, writer, leadership.fence, capacity=leadership.settings.lane_capacity)
         trimmer = Trimmer(connection, writer)
         pause = FIRST_PAUSE_SECONDS
         while not leadership.stop.is_set():

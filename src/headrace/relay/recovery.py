@@ -2,9 +2,10 @@
 
 Owns the one answer to whatever happened to a lane's stream: flushed, lost with its disk, replaced by an older copy or
 by another kind of key, cut short by a failover, written to by a stranger, or never reached because a relay died between
-its two writes. What is missing is appended from the record, in order, after the end that is really there; where nothing
-useful is there, the stream begins anew after what every subscription has acknowledged. Each mend is logged and counted.
-Running it twice, or from two relays at once, is harmless: every write is a compare-and-append of what the record says.
+its two writes. `mend` makes it one that can be gone on with: as it is where it only ends too early, begun anew after
+what every subscription has acknowledged where nothing useful is there. `feed` appends what follows, in order, from the
+record. Each mend is logged and counted on record. Doing either twice, or from two relays at once, is harmless: every
+write is a compare-and-append of what the record says.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncpg
 import structlog
 
+from headrace.database.mends import Mend, note_mend
 from headrace.events.lane import events_after
 from headrace.relay.position import acknowledged, heads
 from headrace.streams.payload import encode
@@ -24,51 +26,49 @@ _CHUNK = 500
 
 
 class Recovery:
-    """Mends lanes; `mended` counts how often it had to."""
+    """Mends lanes and feeds them from the record."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record], writer: LaneWriter) -> None:
         self._connection = connection
         self._writer = writer
-        self.mended = 0
+        self._portion = Portion(_CHUNK)
 
-    async def mend(self, lane: int, found: int) -> None:
-        """Bring the lane's stream, which was found to end at `found`, to the lane's head."""
+    async def mend(self, lane: int, found: int) -> int | None:
+        """Make the lane's stream, which was found to end at `found`, one that can be fed; return where it ends.
+
+        None says that the belt has no room even for an empty stream; the next look finds the same fault again.
+        """
         head = (await heads(self._connection))[lane]
         end = found
         if found == WRONG_TYPE or found > head or (found == 0 and head > 0):
-            end = await self._begin_anew(lane, head)
-        republished = await self._fill(lane, end)
-        self.mended += 1
-        logger.warning(
-            "lane_mended", lane=lane, found=found, head=head, cause=_cause(found, head), appended=republished
-        )
+            end = min((await acknowledged(self._connection))[lane][0], head)
+            await self._writer.rebase(lane, end)
+            if (await self._writer.append([Batch(lane, end, ())]))[lane] != end:
+                return None
+        reason = _reason(found, head)
+        await note_mend(self._connection, reason, head - end)
+        logger.warning("lane_mended", lane=lane, found=found, head=head, reason=reason.value, missing=head - end)
+        return end
 
-    async def _begin_anew(self, lane: int, head: int) -> int:
-        position = min((await acknowledged(self._connection))[lane][0], head)
-        await self._writer.rebase(lane, position)
-        return position
-
-    async def _fill(self, lane: int, end: int) -> int:
-        """Append what follows `end`; return how many events that were."""
-        appended = 0
-        portion = Portion(_CHUNK)
-        while events := await events_after(self._connection, lane, end, limit=portion.count):
-            first = events[0][0]
-            if first != end + 1:  # retention has dropped what came before: nobody can be given it any more
-                await self._writer.rebase(lane, first - 1)
-            batch = Batch(lane, before=first - 1, payloads=[encode(event) for _, event in events])
-            reached = (await self._writer.append([batch]))[lane]
-            if reached != batch.last:  # somebody else writes too: leave it to the next look
-                return appended
-            appended += len(events)
-            portion.moved(len(events), sum(map(len, batch.payloads)))
-            end = batch.last
-        return appended
+    async def feed(self, lane: int, end: int, *, most: int) -> tuple[int, int]:
+        """Append what follows `end`, at most that many; return where the stream should end then, and where it does."""
+        events = await events_after(self._connection, lane, end, limit=min(self._portion.count, most))
+        if not events:  # retention has dropped it all: nobody can be given it any more
+            head = (await heads(self._connection))[lane]
+            await self._writer.rebase(lane, head)
+            return head, head
+        first = events[0][0]
+        if first != end + 1:  # retention has dropped what came before
+            await self._writer.rebase(lane, first - 1)
+        batch = Batch(lane, before=first - 1, payloads=[encode(event) for _, event in events])
+        reached = (await self._writer.append([batch]))[lane]
+        self._portion.moved(len(events), sum(map(len, batch.payloads)))
+        return batch.last, reached
 
 
-def _cause(found: int, head: int) -> str:
+def _reason(found: int, head: int) -> Mend:
     if found == WRONG_TYPE:
-        return "another kind of key stood in its place"
+        return Mend.WRONG_TYPE
     if found == 0:
-        return "the stream was missing"
-    return "the stream ended too early" if found < head else "the stream went past the record"
+        return Mend.STREAM_MISSING
+    return Mend.STREAM_BEHIND if found < head else Mend.STREAM_AHEAD

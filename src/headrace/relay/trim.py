@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from headrace.relay.position import acknowledged, heads
+from headrace.streams.connection import AWAY
 from headrace.streams.transport import LaneWriter
 
 logger = structlog.get_logger(__name__)
@@ -32,10 +33,9 @@ class Trimmer:
         self._writer = writer
         self._due_at = 0.0
         self._named_at: dict[int, float] = {}
-        self._trimmed: dict[int, int] = {}
 
     async def step(self) -> None:
-        """Trim the lanes whose checkpoints have moved, if it is time."""
+        """Trim every lane, if it is time: also one that an older copy of Redis has brought back."""
         if time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + TRIM_SECONDS
@@ -44,10 +44,10 @@ class Trimmer:
             position, blocker = bounds[lane]
             if head - position > HELD_EVENTS:
                 self._name(lane, head - position, blocker)
-        wanted = {lane: position for lane, (position, _) in bounds.items() if position > self._trimmed.get(lane, 0)}
-        if wanted:
-            await self._writer.trim(wanted)
-            self._trimmed |= wanted
+        try:
+            await self._writer.trim({lane: position for lane, (position, _) in bounds.items()})
+        except AWAY:
+            return  # failure table: Redis is away; there is nothing to trim then
 
     def _name(self, lane: int, held: int, blocker: str | None) -> None:
         if time.monotonic() >= self._named_at.get(lane, 0.0):

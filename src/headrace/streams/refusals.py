@@ -1,8 +1,8 @@
 """What Redis says when it is there and takes no writes.
 
-Owns the list: its memory is full (`noeviction`), it is a replica, its disk fails, it has too few replicas. Whoever meets
-one of them waits and goes on, as with a Redis that is away; nothing was written. Never evict, and never try a write
-again at once: what fills a Redis is not mended by asking.
+Owns the list: its memory is full (`noeviction`), it is a replica, its disk fails, it has too few replicas. Whoever
+meets one of them waits and goes on, as with a Redis that is away; nothing was written. Never evict, and never try a
+write again at once: what fills a Redis is not mended by asking.
 """
 
 from __future__ import annotations
