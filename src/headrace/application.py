@@ -2,20 +2,22 @@
 
 Owns `Application`, a table of declarations without behaviour, and `Registry`, the union that the processes run from.
 A name declared twice, or an event that is listened to and not declared, stops the process at its start with the two
-places. Importing an application does nothing; loading it binds its tasks to a broker.
+places. Patterns of event types are resolved here, against all that are declared. Importing an application does nothing;
+loading it binds its tasks to a broker.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
 
 from headrace.errors import ConfigurationError
 from headrace.events.registry import EventType, event_type_of
+from headrace.events.resolving import check_filter, resolved
 from headrace.jobs.schedule import Schedule
 from headrace.providers import Factory
 from headrace.subscribers.contract import Subscription
@@ -89,21 +91,21 @@ def combine(applications: Sequence[Application]) -> Registry:
 
     """
     events = _by_name(applications, lambda one: map(event_type_of, one.events), lambda event: event.type)
+    for event in events.values():
+        _require(
+            all(older >= event.oldest for older in event.upcasts),
+            f"{event.type} is at version {event.version} and is upcast from {sorted(event.upcasts)}: one is missing",
+        )
     tasks = _by_name(applications, lambda one: one.tasks, lambda task: task.name)
     names = _names_of(applications)
-    subscriptions = _by_name(applications, lambda one: one.subscriptions, lambda subscription: subscription.name)
+    declared = _by_name(applications, lambda one: one.subscriptions, lambda subscription: subscription.name)
+    subscriptions = {name: _resolved(subscription, events) for name, subscription in declared.items()}
     schedules = _by_name(applications, lambda one: one.schedules, lambda schedule: schedule.name)
     for task in tasks.values():
         _require(
             task.policy.on_dead is None or task.policy.on_dead in names,
             f"the task {task.name} names {task.policy.on_dead} as on_dead, which no application lists",
         )
-    for subscription in subscriptions.values():
-        for event in subscription.events:
-            _require(
-                event.type in events,
-                f"the subscription {subscription.name} listens to {event.type}, which no application lists",
-            )
     for schedule in schedules.values():
         _require(
             schedule.call.task in names,
@@ -114,6 +116,15 @@ def combine(applications: Sequence[Application]) -> Registry:
     )
     providers = dict(provided.values())
     return Registry(tuple(applications), tasks, events, subscriptions, schedules, providers, names)
+
+
+def _resolved(subscription: Subscription, events: Mapping[str, EventType]) -> Subscription:
+    """Return a subscription with all declared types that its patterns meet."""
+    told = f"the subscription {subscription.name}"
+    met = resolved(told, subscription.patterns, events)
+    if subscription.filter is not None:
+        check_filter(told, subscription.filter, met)
+    return replace(subscription, events=met)
 
 
 def load(names: str) -> list[Application]:

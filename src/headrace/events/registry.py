@@ -1,16 +1,17 @@
 """Which events there are: a name, a version and a msgspec type for each.
 
-Owns the decorator `event` and the value `EventType` that it attaches to a class. Declaring registers nothing: an
-`Application` lists its events. A type name is `<context>.<thing>.<past participle>`, such as `orders.order.confirmed`.
-Never change the meaning of a published type: give it a new version.
+Owns the decorators `event` and `upcast`, and the value `EventType` that they attach to a class. Declaring registers
+nothing: an `Application` lists its events. A type name is `<context>.<thing>.<past participle>`, such as
+`orders.order.confirmed`. Never change the meaning of a published type: give it a new version, and say with `upcast` how
+the data of the one before are read; what is on record is never rewritten.
 """
 
 from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +19,9 @@ import msgspec
 from headrace.errors import ConfigurationError
 
 E = TypeVar("E", bound=msgspec.Struct)
+
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+"""Makes the data of one version from those of the version before."""
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
 _ATTRIBUTE = "__event_type__"
@@ -32,6 +36,16 @@ class EventType:
     subject: str | None
     data_type: builtins.type[msgspec.Struct]
     description: str
+    upcasts: Mapping[int, Upcast] = field(default_factory=dict, compare=False, repr=False)
+    """How data of an older version become those of the next one, by the older version."""
+
+    @property
+    def oldest(self) -> int:
+        """The oldest version whose data this code can read."""
+        version = self.version
+        while version - 1 in self.upcasts:
+            version -= 1
+        return version
 
     @property
     def source(self) -> str:
@@ -52,7 +66,7 @@ def event(name: str, *, subject: str | None = None, version: int = 1) -> Callabl
         version: the version of the data's shape, from 1.
 
     Raises:
-        ConfigurationError: the name is malformed, or the class has no such field.
+        ConfigurationError: the name or the version is malformed, or the class has no such field.
 
     Example:
         >>> @event("shop.customer.joined", subject="customer_id")
@@ -61,6 +75,9 @@ def event(name: str, *, subject: str | None = None, version: int = 1) -> Callabl
         ...     name: str
 
     """
+    if version < 1:
+        message = f"the event {name} has version {version}: versions begin at 1"
+        raise ConfigurationError(message)
     if not _NAME.fullmatch(name):
         message = f"the event type {name!r} must be dotted parts in lower case, such as orders.order.confirmed"
         raise ConfigurationError(message)
@@ -72,6 +89,41 @@ def event(name: str, *, subject: str | None = None, version: int = 1) -> Callabl
         description = (data_type.__doc__ or "").strip().split("\n\n", 1)[0].replace("\n", " ")
         setattr(data_type, _ATTRIBUTE, EventType(name, version, subject, data_type, description))
         return data_type
+
+    return declare
+
+
+def upcast(data_type: type[msgspec.Struct], *, from_version: int) -> Callable[[Upcast], Upcast]:
+    """Declare how data of an older version are read: as those of the version that followed it.
+
+    Events on record stay as they were published. Whoever reads one is given the data of the present version, made by
+    one function after the other. A function gets the JSON object of its version and returns that of the next one.
+
+    Args:
+        data_type: the class of the present version, declared with `@event`.
+        from_version: the version of the data that the function is given.
+
+    Raises:
+        ConfigurationError: the class is no event, has no such older version, or the version has its function already.
+
+    Example:
+        >>> @upcast(CustomerJoined, from_version=1)
+        ... def split_name(data: dict[str, Any]) -> dict[str, Any]:
+        ...     first, _, last = data.pop("name").partition(" ")
+        ...     return data | {"first_name": first, "last_name": last}
+
+    """
+
+    def declare(function: Upcast) -> Upcast:
+        found = event_type_of(data_type)
+        if not 1 <= from_version < found.version:
+            message = f"{found.type} has version {found.version}: nothing is upcast to it from version {from_version}"
+            raise ConfigurationError(message)
+        if from_version in found.upcasts:
+            message = f"{found.type} has two functions that upcast from version {from_version}"
+            raise ConfigurationError(message)
+        setattr(data_type, _ATTRIBUTE, replace(found, upcasts={**found.upcasts, from_version: function}))
+        return function
 
     return declare
 

@@ -1,0 +1,88 @@
+"""The shape of an event's data, as JSON Schema: its fields by their dotted paths.
+
+Owns the schema of a declared type and the walk over schemas, which are the same whether this code made them or the
+record kept them. What a schema leaves open (any JSON, a map, a union) is taken to have any field. Never decode a value
+here: a schema says what may be there, not what is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from headrace.events.registry import EventType
+
+Schema = Mapping[str, Any]
+
+_DEPTH: Final = 20
+_REF: Final = "#/$defs/"
+
+
+def schema_of(event: EventType) -> dict[str, Any]:
+    """Return the JSON Schema of a declared type's data."""
+    return msgspec.json.schema(event.data_type, schema_hook=lambda _: {"description": "any JSON"})
+
+
+def has_field(schema: Schema, path: str) -> bool:
+    """Tell whether data of a schema may have a field at a path; a field within a list is that of its elements."""
+    return _has(schema, schema, path)
+
+
+def paths_of(schema: Schema) -> Iterator[str]:
+    """Yield the paths of the fields that a schema names."""
+    yield from (path for path, _, _ in fields_of(schema))
+
+
+def fields_of(schema: Schema) -> Iterator[tuple[str, Schema, bool]]:
+    """Yield each field that a schema names: its path, its own schema, and whether it has to be there."""
+    yield from _fields(schema, schema, "", _DEPTH)
+
+
+def target_of(node: Schema, root: Schema) -> Schema:
+    """Return what a node refers to, itself where it refers to nothing."""
+    reference = str(node.get("$ref", ""))
+    found: Schema = root.get("$defs", {}).get(reference.removeprefix(_REF), {}) if reference else node
+    return found
+
+
+def _fields(node: Schema, root: Schema, above: str, depth: int) -> Iterator[tuple[str, Schema, bool]]:
+    for member in members_of(node, root):
+        required = set(member.get("required", ()))
+        for name, child in member.get("properties", {}).items():
+            yield above + name, target_of(child, root), name in required
+            if depth:
+                yield from _fields(child, root, f"{above}{name}.", depth - 1)
+
+
+def members_of(node: Schema, root: Schema) -> Iterator[Schema]:
+    """Yield the objects that a node may be: itself, those of a union, the elements of a list."""
+    found = target_of(node, root)
+    alternatives = [*found.get("anyOf", ()), *found.get("oneOf", ())]
+    if "items" in found and isinstance(found["items"], Mapping):
+        alternatives.append(found["items"])
+    if not alternatives:
+        yield found
+    for one in alternatives:
+        yield from members_of(one, root)
+
+
+def _has(node: Schema, root: Schema, path: str) -> bool:
+    name, _, rest = path.partition(".")
+    for member in members_of(node, root):
+        properties = member.get("properties")
+        if properties is None:
+            if _is_open(member):
+                return True
+            continue
+        if name in properties and (not rest or _has(properties[name], root, rest)):
+            return True
+        if path in properties:  # a name may hold a dot
+            return True
+    return False
+
+
+def _is_open(member: Schema) -> bool:
+    """Tell whether a schema without named fields may be an object."""
+    return member.get("type", "object") == "object" and not {"const", "enum"} & member.keys()
