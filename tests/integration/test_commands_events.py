@@ -31,9 +31,9 @@ def happened(identity: str, **changes: object) -> dict[str, Any]:
 
 
 @subscriber("trial.watcher", ThingHappened)
-async def watcher(delivery: Delivery[ThingHappened]) -> None:
+async def watcher(delivery: Delivery, data: ThingHappened) -> None:
     """Listen, and do nothing."""
-    del delivery
+    del delivery, data
 
 
 @pytest.fixture
