@@ -22,13 +22,14 @@ from bench import heard
 from bench.stage import Meter, Stage, connected
 from headrace.database.record import open_record
 from headrace.events.log import new_event
-from headrace.events.model import LANES
 from headrace.settings import Settings
 from headrace.streams.append import RedisWriter
 from headrace.streams.transport import Batch
 from headrace.transaction import transaction
 
 APPLICATIONS = "storefront.application:application,bench.heard:application"
+LANES = 4
+"""How many lanes a new database has."""
 _BATCH = 500
 _POLL_SECONDS = 0.02
 _PATIENCE_SECONDS = 60.0

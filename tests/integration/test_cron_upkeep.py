@@ -75,7 +75,7 @@ async def add_event(record: Record, *, days_ago: int, position: int) -> UUID:
     values = {"id": identity, "key": str(identity), "position": position}
     await rows(
         record,
-        "INSERT INTO event_log (id, type, version, source, source_id, lane, time, data, trace_id, traceparent) "
+        "INSERT INTO event_log (id, type, version, source, source_id, slot, time, data, trace_id, traceparent) "
         "VALUES (:id, 'a.b', 1, 's', :key, 0, now(), '{}', '', '')",
         **values,
     )
@@ -240,7 +240,7 @@ async def test_a_day_stays_when_its_events_have_no_position_yet(record: Record) 
     """No relay ran for a month: nothing is lost by that."""
     event = await add_event(record, days_ago=40, position=1)
     await rows(record, "DELETE FROM lane_log")
-    await rows(record, "INSERT INTO outbox (lane, event_id) VALUES (0, :event)", event=event)
+    await rows(record, "INSERT INTO outbox (slot, event_id) VALUES (0, :event)", event=event)
 
     assert await prune_events(record, KEPT_FROM) == 0
 
@@ -264,7 +264,7 @@ async def test_events_of_the_default_partition_leave_when_their_time_is_over(rec
     old = id_of(40)
     await rows(
         record,
-        "INSERT INTO event_log (id, type, version, source, source_id, lane, time, data, trace_id, traceparent) "
+        "INSERT INTO event_log (id, type, version, source, source_id, slot, time, data, trace_id, traceparent) "
         "VALUES (:id, 'a.b', 1, 's', 'k', 0, now(), '{}', '', '')",
         id=old,
     )
@@ -319,7 +319,7 @@ async def test_the_partitions_of_the_week_are_there_when_many_clocks_make_them(r
     caught = id_of(-1)
     await rows(
         record,
-        "INSERT INTO event_log (id, type, version, source, source_id, lane, time, data, trace_id, traceparent) "
+        "INSERT INTO event_log (id, type, version, source, source_id, slot, time, data, trace_id, traceparent) "
         "VALUES (:id, 'a.b', 1, 's', 'k', 0, now(), '{}', '', '')",
         id=caught,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from zlib import crc32
 
 import asyncpg
 import pytest
@@ -18,7 +19,15 @@ from headrace.database.migrate import upgrade
 from headrace.database.record import sqlalchemy_url
 from headrace.database.schema import PACKAGE, versions_of
 from headrace.errors import ConfigurationError
+from headrace.events.model import slot_of
 from tests.servers import PostgresServer
+
+_AS_BEFORE = """
+    WITH logged AS (
+        INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, trace_id, traceparent)
+        VALUES ($1, 't', 1, '/t', CAST($1::uuid AS text), $2, $3, now(), '{}', '', ''))
+    INSERT INTO outbox (lane, event_id) VALUES ($3, $1)
+"""
 
 
 @pytest.fixture
@@ -50,24 +59,28 @@ def test_upgrade_is_refused_when_postgresql_does_not_answer() -> None:
         upgrade("postgresql://nobody@127.0.0.1:1/nothing")
 
 
-def _to_the_first(connection: Connection) -> None:
-    """Bring the database to the first revision, as an earlier Headrace left it."""
+def _to(connection: Connection, revision: str) -> None:
+    """Bring the database to a revision, as an earlier Headrace left it."""
     config = Config()
     versions = versions_of(PACKAGE)
     config.set_main_option("script_location", str(versions.parent))
     config.set_main_option("path_separator", "newline")
     config.set_main_option("version_locations", str(versions))
     config.attributes["connection"] = connection
-    command.upgrade(config, "h0001")
+    command.upgrade(config, revision)
+
+
+async def _older(database_url: str, revision: str) -> None:
+    engine = create_async_engine(sqlalchemy_url(database_url))
+    async with engine.connect() as connection:
+        await connection.run_sync(_to, revision)
+        await connection.commit()
+    await engine.dispose()
 
 
 async def test_jobs_on_record_go_on_when_an_earlier_database_is_upgraded(empty_database_url: str) -> None:
     """What waited still waits and moves as ever; it is found by its trace; what has finished stays."""
-    engine = create_async_engine(sqlalchemy_url(empty_database_url))
-    async with engine.connect() as connection:
-        await connection.run_sync(_to_the_first)
-        await connection.commit()
-    await engine.dispose()
+    await _older(empty_database_url, "h0001")
     driver = await asyncpg.connect(empty_database_url)
     waiting, finished, trace = new_id(), new_id(), "0af7651916cd43dd8448eb211c80319c"
     for identity, state in ((waiting, "pending"), (finished, "succeeded")):
@@ -87,3 +100,20 @@ async def test_jobs_on_record_go_on_when_an_earlier_database_is_upgraded(empty_d
     await driver.close()
     assert {tuple(move) for move in moves} == {(waiting, "pending"), (waiting, "queued")}
     assert {row["job_id"] for row in traced} == {waiting, finished}
+
+
+async def test_events_keep_their_lanes_when_an_earlier_database_is_upgraded(empty_database_url: str) -> None:
+    """What had a lane and no position yet gets the slot of its key, which is on the same lane and stays its key's."""
+    await _older(empty_database_url, "h0002")
+    driver = await asyncpg.connect(empty_database_url)
+    keys = {new_id(): subject for subject in ("lamp-7", "lamp-8", "", None)}
+    for identity, subject in keys.items():
+        await driver.execute(_AS_BEFORE, identity, subject, crc32((subject or str(identity)).encode()) % 4)
+    before = dict(await driver.fetch("SELECT event_id, lane FROM outbox"))
+
+    await asyncio.to_thread(upgrade, empty_database_url)
+
+    after = dict(await driver.fetch("SELECT event_id, slot FROM outbox"))
+    await driver.close()
+    assert after == {identity: slot_of(subject or str(identity)) for identity, subject in keys.items()}
+    assert {identity: slot % 4 for identity, slot in after.items()} == before

@@ -30,7 +30,7 @@ _UNHANDLED: Final = """
     JOIN lane_log l ON l.lane = c.lane AND l.position > c.position
     JOIN event_log e ON e.id = l.event_id
     UNION ALL
-    SELECT e.id::text, e.type, e.data::text, o.lane, NULL FROM outbox o JOIN event_log e ON e.id = o.event_id
+    SELECT e.id::text, e.type, e.data::text, o.slot, NULL FROM outbox o JOIN event_log e ON e.id = o.event_id
 """
 
 _REDELIVERED: Final = f"""

@@ -2,12 +2,14 @@
 
 Owns the reading of `lane_log`: which event stands at which position. Positions of a lane are dense, so what should be
 there is known without looking; an event that retention has dropped from the log leaves a position without an event.
+The number of lanes may change, and a key's lane with it: whoever reads the log from further back follows its stretches.
 Never give a position here: only the relay does.
 """
 
 from __future__ import annotations
 
 import asyncpg
+import msgspec
 
 from headrace.events.model import RecordedEvent
 
@@ -22,6 +24,29 @@ _AFTER = f"""
     LEFT JOIN event_log AS e ON e.id = placed.event_id
     ORDER BY placed.position
 """  # noqa: S608 - the columns are ours
+
+_STRETCHES = """
+    SELECT s.generation, s.lane, s.after, coalesce(s.upto, l.head)
+    FROM lane_stretches AS s LEFT JOIN lanes AS l ON l.lane = s.lane AND s.upto IS NULL
+    ORDER BY s.generation, s.lane
+"""
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """The positions of a lane above `after`, up to `upto`, that were given while the number of lanes was the same.
+
+    All events of a key in one generation are on one lane, and before those that it has in the next.
+    """
+
+    generation: int
+    lane: int
+    after: int
+    upto: int
+
+
+async def stretches(connection: asyncpg.Connection[asyncpg.Record]) -> list[Stretch]:
+    """Return all stretches of the log up to the present heads, in an order in which no key overtakes itself."""
+    return [Stretch(*row) for row in await connection.fetch(_STRETCHES)]
 
 
 def placed_event(row: asyncpg.Record) -> tuple[int, RecordedEvent | None]:

@@ -22,10 +22,10 @@ MAX_DATA_BYTES = 256 * 1024
 
 _APPEND_ONE = """
     WITH logged AS (
-        INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
+        INSERT INTO event_log (id, type, version, source, source_id, subject, slot, time, data, attributes,
                                trace_id, traceparent)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10::jsonb, $11, $12))
-    INSERT INTO outbox (lane, event_id) VALUES ($7, $1)
+    INSERT INTO outbox (slot, event_id) VALUES ($7, $1)
 """
 
 _APPEND_MANY = """
@@ -33,14 +33,14 @@ _APPEND_MANY = """
         SELECT r.value AS e, r.ordinality AS place
         FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS r),
     logged AS (
-        INSERT INTO event_log (id, type, version, source, source_id, subject, lane, time, data, attributes,
+        INSERT INTO event_log (id, type, version, source, source_id, subject, slot, time, data, attributes,
                                trace_id, traceparent)
         SELECT CAST(e ->> 'id' AS uuid), e ->> 'type', CAST(e ->> 'version' AS smallint), e ->> 'source',
-               e ->> 'source_id', e ->> 'subject', CAST(e ->> 'lane' AS smallint),
+               e ->> 'source_id', e ->> 'subject', CAST(e ->> 'slot' AS smallint),
                CAST(e ->> 'time' AS timestamptz), e -> 'data', e -> 'attributes', $2, $3
         FROM given)
-    INSERT INTO outbox (lane, event_id)
-    SELECT CAST(e ->> 'lane' AS smallint), CAST(e ->> 'id' AS uuid) FROM given ORDER BY place
+    INSERT INTO outbox (slot, event_id)
+    SELECT CAST(e ->> 'slot' AS smallint), CAST(e ->> 'id' AS uuid) FROM given ORDER BY place
 """
 
 
@@ -86,7 +86,7 @@ async def append_events(
 
 
 def _row(event: NewEvent) -> dict[str, object]:
-    return msgspec.structs.asdict(event) | {"lane": event.lane}
+    return msgspec.structs.asdict(event) | {"slot": event.slot}
 
 
 def _columns(event: NewEvent) -> tuple[object, ...]:
@@ -97,7 +97,7 @@ def _columns(event: NewEvent) -> tuple[object, ...]:
         event.source,
         event.source_id,
         event.subject,
-        event.lane,
+        event.slot,
         event.time,
         bytes(event.data).decode(),
         bytes(event.attributes).decode(),

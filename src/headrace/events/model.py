@@ -13,13 +13,15 @@ from zlib import crc32
 
 import msgspec
 
-LANES = 4
-"""How many lanes there are; the migration made as many rows in `lanes`."""
+SLOTS = 0x8000
 
 
-def lane_of(key: str) -> int:
-    """Return the lane of an ordering key: CRC-32 of its UTF-8 bytes, modulo the number of lanes."""
-    return crc32(key.encode()) % LANES
+def slot_of(key: str) -> int:
+    """Return the slot of an ordering key: the lower 15 bits of the CRC-32 of its UTF-8 bytes.
+
+    A key has the same slot for ever. Its lane is the slot modulo the number of lanes, which only the relay knows.
+    """
+    return crc32(key.encode()) % SLOTS
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +39,9 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     """CloudEvents extension attributes, as a JSON object."""
 
     @property
-    def lane(self) -> int:
-        """The lane of its subject, or, where it has none, of its id."""
-        return lane_of(self.subject or str(self.id))
+    def slot(self) -> int:
+        """The slot of its subject, or, where it has none, of its id."""
+        return slot_of(self.subject or str(self.id))
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, array_like=True):

@@ -75,7 +75,8 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 _EVENT = """
     SELECT e.id, e.type, e.version, e.source, e.source_id, e.subject, e.time, e.created_at, e.data::text AS data,
-           e.attributes::text AS attributes, e.trace_id, e.traceparent, e.lane, l.position
+           e.attributes::text AS attributes, e.trace_id, e.traceparent,
+           coalesce(l.lane, e.slot % (SELECT count(*) FROM lanes)) AS lane, l.position
     FROM event_log AS e LEFT JOIN lane_log AS l ON l.event_id = e.id
 """
 
@@ -90,8 +91,10 @@ _HISTORY = text(
 _RECORDED = text(f"""
     SELECT {COLUMNS}
     FROM event_log AS e
+    LEFT JOIN lane_log AS l ON l.event_id = e.id
     CROSS JOIN LATERAL (
-        SELECT e.lane, coalesce((SELECT position FROM lane_log WHERE event_id = e.id), 0) AS position) AS placed
+        SELECT coalesce(l.lane, e.slot % (SELECT count(*) FROM lanes)) AS lane, coalesce(l.position, 0) AS position
+    ) AS placed
     WHERE e.id = :id
 """)  # noqa: S608 - the columns are ours
 

@@ -3,8 +3,8 @@
 Owns it. It takes the oldest pointers of all lanes by their presence, not by a cursor (a transaction that commits late
 would be passed by), deletes them, and gives each a dense position in `lane_log`. It names the relay's lease, and
 changes nothing once the lease is another's; and because it waits for locked rows instead of skipping them, two relays
-that overlap for a moment take one after the other, in order. Never SKIP LOCKED here: measured, it inverts the order of
-a key.
+that overlap for a moment take one after the other, in order. Publishers know slots; which lane a slot belongs to is
+decided here, by the number of lanes at that moment. Never SKIP LOCKED here: measured, it inverts the order of a key.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ _PLACE = f"""
             SELECT seq FROM outbox
             WHERE EXISTS (SELECT FROM leases WHERE name = $1 AND holder = $2 AND epoch = $3 AND expires_at > now())
             ORDER BY seq LIMIT $4 FOR UPDATE))
-        RETURNING seq, lane, event_id),
-    counted AS (SELECT lane, count(*) AS number FROM taken GROUP BY lane),
+        RETURNING seq, slot, event_id),
+    given AS (SELECT seq, slot % (SELECT count(*) FROM lanes) AS lane, event_id FROM taken),
+    counted AS (SELECT lane, count(*) AS number FROM given GROUP BY lane),
     advanced AS (
         UPDATE lanes SET head = head + counted.number FROM counted WHERE lanes.lane = counted.lane
         RETURNING lanes.lane, lanes.head - counted.number AS base),
     placed AS (
         INSERT INTO lane_log (lane, position, event_id)
-        SELECT taken.lane, advanced.base + row_number() OVER (PARTITION BY taken.lane ORDER BY taken.seq),
-               taken.event_id
-        FROM taken JOIN advanced ON advanced.lane = taken.lane
+        SELECT given.lane, advanced.base + row_number() OVER (PARTITION BY given.lane ORDER BY given.seq),
+               given.event_id
+        FROM given JOIN advanced ON advanced.lane = given.lane
         RETURNING lane, position, event_id)
     SELECT {COLUMNS}
     FROM placed LEFT JOIN event_log AS e ON e.id = placed.event_id

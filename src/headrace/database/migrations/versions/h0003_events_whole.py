@@ -5,6 +5,11 @@ Revision ID: h0003
 
 from __future__ import annotations
 
+from zlib import crc32
+
+from alembic import op
+from sqlalchemy import text
+
 from headrace.database.migrations.script import run
 
 revision = "h0003"
@@ -24,6 +29,55 @@ $$;
 
 ORDER = """
 ALTER TABLE subscriptions ADD COLUMN paused_at timestamptz, ADD COLUMN paused_by text;
+
+-- A slot is for ever, a lane is slot % lanes. What has a position keeps its lane in lane_log.
+ALTER TABLE event_log RENAME COLUMN lane TO slot;
+ALTER TABLE outbox RENAME COLUMN lane TO slot;
+
+-- Which positions a lane was given while the number of lanes was the same: a generation begins where every subscription
+-- had passed all of the one before, so generation by generation each key is in order. `upto` is null for the present one.
+CREATE TABLE lane_stretches (
+    generation integer NOT NULL,
+    lane smallint NOT NULL,
+    after bigint NOT NULL,
+    upto bigint,
+    PRIMARY KEY (generation, lane)
+);
+INSERT INTO lane_stretches (generation, lane, after) SELECT 1, lane, 0 FROM lanes;
+
+-- A change of the number of lanes that is under way, and who is in its way.
+CREATE TABLE lane_resize (
+    wanted smallint NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    held_by jsonb NOT NULL DEFAULT '[]'
+);
+CREATE UNIQUE INDEX lane_resize_one ON lane_resize ((true));
+
+-- Keys of a subscription whose events go by way of the record: an event failed and those behind it wait for its job, or
+-- there are more of them than memory takes. Only who owns the key's lane writes here.
+CREATE TABLE held_keys (
+    subscription text NOT NULL REFERENCES subscriptions (name) ON DELETE CASCADE,
+    key text NOT NULL,
+    slot smallint NOT NULL,
+    job_id uuid,
+    event_id uuid,
+    since timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (subscription, key)
+);
+CREATE INDEX held_keys_job ON held_keys (job_id) WHERE job_id IS NOT NULL;
+
+-- The events of these keys that wait, in their order. They have their position, and checkpoints have passed it.
+CREATE TABLE waiting_events (
+    subscription text NOT NULL,
+    key text NOT NULL,
+    seq bigint GENERATED ALWAYS AS IDENTITY,
+    event_id uuid NOT NULL,
+    lane smallint NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (subscription, key, seq),
+    FOREIGN KEY (subscription, key) REFERENCES held_keys ON DELETE CASCADE
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+CREATE UNIQUE INDEX waiting_events_once ON waiting_events (event_id, subscription);
 """
 
 SURVIVAL = """
@@ -124,10 +178,30 @@ CREATE TABLE webhook_attempts (
 """
 
 
+_GIVE = text("""
+    UPDATE outbox SET slot = given.slot
+    FROM unnest(CAST(:seqs AS bigint[]), CAST(:slots AS smallint[])) AS given(seq, slot) WHERE outbox.seq = given.seq
+""")
+
+
+def _give_slots() -> None:
+    """Give the slot of its key to each event that waits for its position: so far it has its lane of four there."""
+    bind = op.get_bind()
+    waiting = bind.execute(
+        text(
+            "SELECT o.seq, coalesce(nullif(e.subject, ''), e.id::text) FROM outbox o JOIN event_log e ON e.id = o.event_id"
+        )
+    )
+    for rows in waiting.partitions(5000):
+        given = {"seqs": [seq for seq, _ in rows], "slots": [crc32(key.encode()) % 0x8000 for _, key in rows]}
+        bind.execute(_GIVE, given)
+
+
 def upgrade() -> None:
     """Add what events need."""
     for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS):
         run(statements)
+    _give_slots()
 
 
 def downgrade() -> None:
