@@ -1,4 +1,4 @@
-"""`headrace keys`: who may use the API."""
+"""`headrace keys`: who may use the API; and the key of secrets at rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from headrace.clock import now
 from headrace.commands.operating import operate
 from headrace.keys import Key, create_key, list_keys, revoke_key
+from headrace.webhooks.secrets import new_key
 
 
 @click.group(help="Make, list and revoke API keys.")
@@ -52,6 +53,12 @@ def revoke(which: str) -> None:
     """Revoke a key."""
     key = operate(lambda record: revoke_key(record, which))
     click.echo(f"{key.prefix} of {key.name} is revoked")
+
+
+@keys.command(help="Make a key for HEADRACE_SECRET_KEYS and print it: it encrypts the secrets of webhooks on record.")
+def secret() -> None:
+    """Make a key that no database knows."""
+    click.echo(new_key())
 
 
 def _state(key: Key) -> str:

@@ -7,7 +7,6 @@ servers. Never decide by a value's default: a store that is named in the environ
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import sys
@@ -25,6 +24,8 @@ from headrace.stack.ownership import VARIABLE
 from headrace.stack.ports import LOOPBACK, is_free, keep_ports
 from headrace.stack.program import Program
 from headrace.stack.stackfile import Whereabouts
+from headrace.webhooks.secrets import new_key
+from headrace.webhooks.signing import new_secret
 
 STOP_ORDER = (("api", "cron"), ("consume", "worker"), ("relay",), ("sink",), ("redis", "postgres"))
 """What lets work in ends first, then what does it; the stores end last."""
@@ -70,12 +71,14 @@ def make_plan(settings: Settings, environment: Mapping[str, str], *, port: int, 
     ports["api"] = port or ports["api"]
     servers, stores = _stores(environment, ports, directory)
     api_key = settings.api_key or _kept(directory / "api.key", lambda: f"hr_{secrets.token_urlsafe(32)}")
-    secret = settings.warehouse_secret or _kept(directory / "warehouse.secret", _new_signing_secret)
+    secret = settings.warehouse_secret or _kept(directory / "warehouse.secret", new_secret)
+    secret_keys = settings.secret_keys or _kept(directory / "secret.keys", new_key)
     whereabouts = _whereabouts(environment, ports, stores)
     chosen = {
         **stores,
         "HEADRACE_API_KEY": api_key,
         "HEADRACE_WAREHOUSE_SECRET": secret,
+        "HEADRACE_SECRET_KEYS": secret_keys,
         VARIABLE: str(directory),
         **bytecode_environment(environment, directory),
     }
@@ -178,7 +181,3 @@ def _kept(path: Path, make: Callable[[], str]) -> str:
     if not path.exists():
         replace_file(path, make().encode())
     return path.read_text()
-
-
-def _new_signing_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -130,12 +130,12 @@ class Sender:
                 async with asyncio.timeout(timeout_seconds):
                     answer = await self._exchange(target, body, headers)
             except _COME_BETWEEN as error:
-                reason = _reason(error)
-                span.failed_as(reason)
-                message = f"no answer from {target.origin}: {str(error) or 'it took too long'}"
-                raise NoAnswerError(message, reason) from error
-            edges.answered_to_us(span, answer.status)
-        return answer
+                failure = _no_answer(target, error)
+                span.failed_as(failure.reason, str(failure))
+            else:
+                edges.answered_to_us(span, answer.status)
+                return answer
+        raise failure
 
     async def _exchange(self, target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
         begun = time.monotonic()
@@ -208,8 +208,11 @@ def _target(url: str) -> Target:
         raise NoAnswerError(str(error), Reason.refused_address) from error
 
 
-def _reason(error: Exception) -> Reason:
-    return next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+def _no_answer(target: Target, error: Exception) -> NoAnswerError:
+    reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+    failure = NoAnswerError(f"no answer from {target.origin}: {str(error) or 'it took too long'}", reason)
+    failure.__cause__ = error
+    return failure
 
 
 def _readable(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
