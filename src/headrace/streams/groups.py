@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 
 from headrace.streams.connection import command
 from headrace.streams.names import entry_id, lane_key, position_of
-from headrace.streams.transport import WAIT_SECONDS, Entry, GroupLostError
+from headrace.streams.transport import WAIT_SECONDS, Entry, GroupLostError, GroupTakenError
 
 
 class RedisGroup:
@@ -108,7 +108,7 @@ class RedisGroup:
             position = self._delivered(reply)
             if position is not None and position > self._given.get(lane, position):
                 message = f"the entries of lane {lane} up to {position} were given to somebody else"
-                raise GroupLostError(message)
+                raise GroupTakenError(message)
 
     def _delivered(self, reply: list[dict[str, Any]] | Exception) -> int | None:
         """Return up to which position the group was given entries; None where it is missing: the next read says so."""

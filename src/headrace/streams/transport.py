@@ -68,6 +68,10 @@ class GroupLostError(Exception):
     """The group, or the lane below it, is not as this reader left it: rewind, and read again."""
 
 
+class GroupTakenError(GroupLostError):
+    """The group is there, and somebody else was given what this reader waits for."""
+
+
 class LaneWriter(Protocol):
     """The relay's side of a transport."""
 

@@ -19,9 +19,10 @@ from headrace.subscribers.contract import Subscription
 from headrace.transaction import Transaction
 
 _REGISTER = text("""
-    INSERT INTO subscriptions (name, kind, types) VALUES (:name, :kind, :types)
-    ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, types = excluded.types
-        WHERE (subscriptions.kind, subscriptions.types) IS DISTINCT FROM (excluded.kind, excluded.types)
+    INSERT INTO subscriptions (name, kind, types, filter) VALUES (:name, :kind, :types, CAST(:filter AS jsonb))
+    ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, types = excluded.types, filter = excluded.filter
+        WHERE (subscriptions.kind, subscriptions.types, subscriptions.filter)
+            IS DISTINCT FROM (excluded.kind, excluded.types, excluded.filter)
 """)
 
 _BEGIN = text("""
@@ -86,6 +87,11 @@ async def load(connection: asyncpg.Connection[asyncpg.Record], subscription: str
         message = f"{subscription} has no checkpoint on lane {lane}"
         raise LookupError(message)
     return row["position"], row["head"]
+
+
+async def heads_of(connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:
+    """Return up to where each lane has events."""
+    return dict(await connection.fetch("SELECT lane, head FROM lanes"))
 
 
 async def advance(connection: asyncpg.Connection[asyncpg.Record], subscription: str, moves: Sequence[Move]) -> None:

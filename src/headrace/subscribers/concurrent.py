@@ -24,7 +24,6 @@ from headrace.database.record import Record
 from headrace.errors import UnavailableError
 from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
-from headrace.streams.payload import Wanted
 from headrace.streams.transport import Entry
 from headrace.subscribers.batch import batch_of, events_in
 from headrace.subscribers.contract import Subscription
@@ -33,6 +32,7 @@ from headrace.subscribers.failures import Failure, become_job
 from headrace.subscribers.handling import Handled, Handling
 from headrace.subscribers.inbox import settled
 from headrace.subscribers.lane import Lane
+from headrace.subscribers.listening import wanted_by
 from headrace.subscribers.settler import Settled, Settler
 from headrace.telemetry.spans import receive
 
@@ -61,7 +61,7 @@ class Concurrent:
     ) -> None:
         """Handle at most `workers` events at once."""
         self._subscription = subscription
-        self._wanted = Wanted(subscription.types)
+        self._wanted = wanted_by(subscription)
         self._record = record
         self._handling = handling
         self._settler = settler
@@ -77,11 +77,13 @@ class Concurrent:
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         """Queue the entries by key; those with nothing to do are settled at once."""
         items = await events_in(self._record, lane.number, entries, self._wanted)
+        if not items:
+            return
         events = [event for _, event in items if event is not None]
         batch = batch_of(events, self._subscription.name, lane.number)
         received = receive(batch, since_ns=since_ns) if events else None
         known = await self._known(lane, events)
-        lane.progress.take(entries[-1].position)
+        lane.progress.take(items[-1][0])
         for position, event in items:
             if event is None or event.id in known:
                 self._settler.add(Settled(lane, position))

@@ -2,29 +2,32 @@
 
 Owns the lanes that this process holds of the subscription, and the loop that reads them over a connection of its own. A
 lane is prepared before it is read: checkpoint from the record, group rewound to it. From then on its positions are
-dense, so whatever happens to the stream or the group is noticed at the next entry or, where none comes, after half a
-second: what was taken by somebody else or is not there is fetched from the record, what comes twice is passed over.
-Never cancel a read: it ends by itself within its BLOCK.
+dense, so whatever happens to the stream or the group is noticed at the next entry or, where none comes, by comparing
+with the record twice a second: what was given to somebody else, is not there or had no room there is fetched from the
+record, what comes twice is passed over. With Redis away the record is read alone, more slowly. Never cancel a read: it
+ends by itself within its wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
 
 from headrace.database.driver import borrowed
+from headrace.database.mends import Mend, note_mend
 from headrace.database.record import Record
 from headrace.events.lane import events_after
 from headrace.leases import Fence
 from headrace.loops import Pace, Stop, repeat
+from headrace.streams.connection import AWAY
 from headrace.streams.payload import encode
 from headrace.streams.portion import Portion
-from headrace.streams.transport import Entry, GroupLostError, LaneGroup
-from headrace.subscribers.checkpoints import load
+from headrace.streams.transport import Entry, GroupLostError, GroupTakenError, LaneGroup
+from headrace.subscribers.checkpoints import heads_of, load
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.lane import Lane, Reactor
 
@@ -34,8 +37,10 @@ COUNT = 250
 """Entries of a lane that one read brings at most."""
 
 _FILL = 500
+_LOOK_SECONDS = 0.5
 _REST_SECONDS = 0.5
-_PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
+_MOMENT_SECONDS = 0.001
+_PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=0.5)
 
 
 class Consumer:
@@ -49,6 +54,8 @@ class Consumer:
         self._group = group
         self._changed = asyncio.Event()
         self._portion = Portion(COUNT)
+        self._look_at = 0.0
+        self._lost = False
 
     def own(self, number: int, fence: Fence) -> None:
         """Begin with a lane whose lease was taken."""
@@ -87,16 +94,35 @@ class Consumer:
             return 0
         since_ns = time.time_ns()
         try:
-            read = await self._group.read(list(wanted), count=self._portion.count)
+            read = await self._group.read(list(wanted), count=self._portion.count, wait_seconds=_wait(wanted.values()))
         except GroupLostError as error:
-            await self._rewind(wanted.values(), str(error))
+            await self._rewind(list(wanted.values()), error)
             return 0
+        except AWAY:
+            await self._look(reactor, list(wanted.values()))
+            raise
+        self._lost = False
         if read:
             weight = sum(len(entry.payload or b"") for entries in read.values() for entry in entries)
             self._portion.moved(max(map(len, read.values())), weight)
         for number, entries in read.items():
             await self._offer(reactor, wanted[number], entries, since_ns=since_ns)
+        if time.monotonic() >= self._look_at:
+            await self._look(reactor, list(wanted.values()))
         return sum(map(len, read.values()))
+
+    async def _look(self, reactor: Reactor, lanes: Iterable[Lane]) -> None:
+        """Read from the record what a lane waits for in vain."""
+        async with borrowed(self._record.engine) as connection:
+            heads = await heads_of(connection)
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        for lane in lanes:
+            taken = lane.progress.taken
+            stands = taken == lane.stood_at and taken < lane.awaited
+            lane.awaited, lane.stood_at = heads.get(lane.number, 0), taken
+            if lane.is_read and taken < lane.awaited and (stands or lane.from_record):
+                await self._fill(reactor, lane, upto=lane.awaited)
+                self._look_at = 0.0  # there may be more of it
 
     async def _rest(self) -> None:
         with suppress(TimeoutError):
@@ -107,19 +133,29 @@ class Consumer:
         """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
         async with borrowed(self._record.engine) as connection:
             checkpoint, head = await load(connection, self.subscription.name, lane.number)
-        await self._group.rewind(lane.number, checkpoint)
+        with suppress(*AWAY):  # failure table: Redis is away; the group is lost or rewound when it is back
+            await self._group.rewind(lane.number, checkpoint)
         lane.begin(checkpoint, head)
         lane.prepared = True
 
-    async def _rewind(self, lanes: Iterable[Lane], reason: str) -> None:
+    async def _rewind(self, lanes: Collection[Lane], error: GroupLostError) -> None:
         """Make groups that are gone, or were read by somebody else, go on where this process is on each lane."""
-        logger.warning("group_lost", subscription=self.subscription.name, reason=reason)
+        await self._note(Mend.GROUP_AHEAD if isinstance(error, GroupTakenError) else Mend.GROUP_MISSING, str(error))
         for lane in [lane for lane in lanes if not lane.lost]:
             async with borrowed(self._record.engine) as connection:
                 checkpoint, head = await load(connection, self.subscription.name, lane.number)
             if lane.progress.taken > head:  # the stream held what the record does not: it was another record's
                 lane.begin(checkpoint, head)
             await self._group.rewind(lane.number, lane.progress.taken)
+
+    async def _note(self, reason: Mend, said: str) -> None:
+        """Count and log that the group is lost, once until it is read again."""
+        if self._lost:
+            return
+        self._lost = True
+        logger.warning("group_lost", subscription=self.subscription.name, reason=reason.value, error=said)
+        async with borrowed(self._record.engine) as connection:
+            await note_mend(connection, reason)
 
     async def _offer(self, reactor: Reactor, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         if lane.lost or not lane.prepared:
@@ -129,10 +165,14 @@ class Consumer:
             await self._group.acknowledge({lane.number: [e.position for e in entries if e.position < lane.next]})
         if not fresh:
             return
-        if fresh[0].position == lane.next and fresh[-1].position - fresh[0].position == len(fresh) - 1:
-            await reactor.offer(lane, fresh, since_ns=since_ns)
-        else:
+        if not _is_dense(fresh, lane.next):
             await self._fill(reactor, lane, upto=fresh[-1].position)
+            return
+        await reactor.offer(lane, fresh, since_ns=since_ns)
+        lane.from_record = False
+        if lane.progress.taken < fresh[-1].position:  # a stranger wrote there: the relay mends the stream
+            await self._rest()
+            await self._group.rewind(lane.number, lane.progress.taken)
 
     async def _fill(self, reactor: Reactor, lane: Lane, *, upto: int) -> None:
         """Take from the record what the stream did not bring; the group goes on after it."""
@@ -144,10 +184,40 @@ class Consumer:
         entries = [Entry(position, None) for position in range(lane.next, min(first, lane.next + _FILL))]
         if len(entries) == first - lane.next:
             entries += [Entry(position, encode(event)) for position, event in found]
-        logger.warning("lane_filled", subscription=name, lane=lane.number, after=after, count=len(entries))
+        if not lane.from_record:
+            await self._note_missing(lane, len(entries))
         if entries:
+            lane.from_record = True
             lane.suspect_until = max(lane.suspect_until, entries[-1].position)
             await reactor.offer(lane, entries, since_ns=time.time_ns())
         else:
             await self._rest()  # a stranger wrote past the head: the relay mends the stream
-        await self._group.rewind(lane.number, lane.progress.taken)
+        with suppress(*AWAY):  # failure table: Redis is away; the record is read as long as it is
+            await self._group.rewind(lane.number, lane.progress.taken)
+
+    async def _note_missing(self, lane: Lane, entries: int) -> None:
+        """Count and log that the stream does not bring what the record has, once until it does."""
+        logger.warning(
+            "lane_filled",
+            subscription=self.subscription.name,
+            lane=lane.number,
+            after=lane.progress.taken,
+            count=entries,
+        )
+        async with borrowed(self._record.engine) as connection:
+            await note_mend(connection, Mend.ENTRIES_MISSING, entries)
+
+
+def _is_dense(entries: Sequence[Entry], first: int) -> bool:
+    """Tell whether entries follow one another from a position on, and all have a body."""
+    return (
+        entries[0].position == first
+        and entries[-1].position - first == len(entries) - 1
+        and all(entry.payload for entry in entries)
+    )
+
+
+def _wait(lanes: Iterable[Lane]) -> float:
+    """Return how long a read may wait: hardly at all while the record has more for a lane that is read from it."""
+    behind = any(lane.from_record and lane.progress.taken < lane.awaited for lane in lanes)
+    return _MOMENT_SECONDS if behind else _LOOK_SECONDS

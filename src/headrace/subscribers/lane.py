@@ -18,7 +18,10 @@ from headrace.subscribers.progress import Progress
 class Lane:
     """One lane, owned under `fence`."""
 
-    __slots__ = ("draining", "fence", "lost", "number", "prepared", "progress", "saved", "suspect_until")
+    __slots__ = (
+        "awaited", "draining", "fence", "from_record", "lost", "number", "prepared", "progress", "saved", "stood_at",
+        "suspect_until",
+    )  # fmt: skip
 
     def __init__(self, number: int, fence: Fence) -> None:
         self.number = number
@@ -36,6 +39,12 @@ class Lane:
         self.saved = checkpoint
         """The position that the checkpoint on record has."""
         self.suspect_until = head
+        self.awaited = checkpoint
+        """Up to where the record had events at the last look."""
+        self.stood_at = checkpoint
+        """How far it was taken up at the last look."""
+        self.from_record = False
+        """The stream does not bring what the record has."""
 
     @property
     def next(self) -> int:
@@ -60,7 +69,10 @@ class Reactor(Protocol):
         """Tell whether more entries of this lane may be offered."""
 
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
-        """Take up entries that follow one another from `lane.next` on, of a read begun at `since_ns`."""
+        """Take up entries that follow one another from `lane.next` on, of a read begun at `since_ns`.
+
+        Those from an entry on that nobody placed are left: `lane.next` says where.
+        """
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -22,12 +22,12 @@ from headrace.database.record import Record
 from headrace.errors import FencedError, UnavailableError
 from headrace.loops import Pace, Stop
 from headrace.streams.connection import AWAY
-from headrace.streams.payload import Wanted
 from headrace.streams.transport import Entry, LaneGroup
 from headrace.subscribers.batch import Item, batch_of, events_in
 from headrace.subscribers.checkpoints import mark_failing, move_within
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.lane import Lane
+from headrace.subscribers.listening import wanted_by
 from headrace.telemetry.spans import process_batch, receive
 from headrace.transaction import transaction
 
@@ -48,7 +48,7 @@ class Projecting:
     ) -> None:
         """Call `on_room` when a lane has room for more."""
         self._subscription = subscription
-        self._wanted = Wanted(subscription.types)
+        self._wanted = wanted_by(subscription)
         self._record = record
         self._lanes = lanes
         self._on_room = on_room
@@ -63,9 +63,11 @@ class Projecting:
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         """Queue the entries of a lane for its worker."""
         items = await events_in(self._record, lane.number, entries, self._wanted)
+        if not items:
+            return
         if events := [event for _, event in items if event is not None]:
             receive(batch_of(events, self._subscription.name, lane.number), since_ns=since_ns)
-        lane.progress.take(entries[-1].position)
+        lane.progress.take(items[-1][0])
         if lane in self._queues:
             self._queues[lane].extend(items)
         elif self._group is not None:
