@@ -14,7 +14,7 @@ import msgspec
 from headrace.events.model import RecordedEvent
 
 COLUMNS = """e.id, e.type, e.version, e.source, e.source_id, e.subject, placed.lane, placed.position,
-    e.time, e.created_at, e.data::text, e.traceparent"""
+    e.time, e.created_at, e.data::text, e.traceparent, e.attributes::text"""
 """What `RecordedEvent` is made of, in its order, from `event_log AS e` and a `placed` with lane, position, event_id."""
 
 _AFTER = f"""

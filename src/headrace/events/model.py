@@ -60,6 +60,8 @@ class RecordedEvent(msgspec.Struct, frozen=True, array_like=True):
     data: str
     """The event's data as JSON text."""
     traceparent: str
+    attributes: str = "{}"
+    """Its CloudEvents extension attributes, as the text of a JSON object."""
 
     @property
     def key(self) -> str:
