@@ -58,6 +58,17 @@ class Cancel(Exception):  # noqa: N818 - a wish, and no error
         self.reason = reason
 
 
+class RetryAfterError(Exception):
+    """Raise this, or a subclass, to say when the next attempt is worth while: in place of the policy's delay.
+
+    The attempt counts as failed. For a server that is busy and says until when, such as by `Retry-After`.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = min(max(seconds, 0.0), LONGEST_DELAY_SECONDS) if math.isfinite(seconds) else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """A retry policy.
@@ -90,3 +101,7 @@ class Retry:
     def delay_seconds(self, attempt: int) -> float:
         """Return a random delay after that many attempts: uniform up to the bound."""
         return random.uniform(0, self.bound_seconds(attempt))  # noqa: S311 - jitter, not a secret
+
+    def delay_after(self, error: BaseException, attempt: int) -> float:
+        """Return the delay after that many attempts of which this error ended the last one."""
+        return error.seconds if isinstance(error, RetryAfterError) else self.delay_seconds(attempt)

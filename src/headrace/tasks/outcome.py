@@ -76,7 +76,7 @@ def failed(
         key = (claim.job_id, claim.fence)
         return Outcome(*key, JobState.RETRYING, delay_seconds=_SECOND, refund=True, failure=failure)
     if claim.attempt < claim.max_attempts and (not_its_fault or retry.allows(error)):
-        delay = retry.delay_seconds(claim.attempt)
+        delay = retry.delay_after(error, claim.attempt)
         return Outcome(claim.job_id, claim.fence, JobState.RETRYING, delay_seconds=delay, failure=failure)
     return Outcome(claim.job_id, claim.fence, JobState.DEAD, failure=failure)
 

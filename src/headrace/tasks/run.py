@@ -55,6 +55,14 @@ class Run(RunFacts):
         self.session: Transaction | None = None
         """The open transaction, where the task has asked for one."""
 
+    @property
+    def ground(self) -> Ground:
+        """What the runs of this worker share, for tasks of Headrace itself that commit as they go.
+
+        What they commit is not undone where the run ends badly, and their own fence has to guard it.
+        """
+        return self._ground
+
     async def begin(self) -> Transaction:
         """Return the transaction that commits together with this attempt's outcome; opened at the first call.
 
@@ -83,6 +91,13 @@ class Run(RunFacts):
             with reaching():
                 connection = await stack.enter_async_context(self._ground.record.engine.connect())
             yield connection
+
+    def apart(self) -> AbstractAsyncContextManager[Transaction]:
+        """Open a transaction apart from the session: what it writes stays, whatever becomes of the attempt.
+
+        For what is true even where the attempt fails: that a call was made, and what was answered.
+        """
+        return transaction(self._ground.record)
 
     async def parents(self) -> dict[str, Any]:
         """Return the results of this job's parents, by name, as JSON gives them; without those that did not succeed."""
