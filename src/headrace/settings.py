@@ -28,7 +28,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[str, _meaning("PostgreSQL, as postgresql://user:password@host:port/name")] = (
         "postgresql://postgres@127.0.0.1:5432/postgres"
     )
-    redis_url: Annotated[str, _meaning("Redis or Valkey, as redis://host:port/0")] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[
+        str,
+        _meaning(
+            "Redis or Valkey, as redis://host:port/0, redis+cluster://host:port,host:port "
+            "or redis+sentinel://host:port,host:port/service"
+        ),
+    ] = "redis://127.0.0.1:6379/0"
     api_key: Annotated[str | None, _meaning("an API key of full scope, valid from start-up")] = None
     applications: Annotated[str, _meaning("the applications to run, as module:attribute, comma-separated; or none")] = (
         "storefront.application:application"
@@ -61,6 +67,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _meaning("entries of a lane that Redis holds at most; what is above it waits on record"),
         msgspec.Meta(ge=100),
     ] = 1_000_000
+    lanes: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=256)] | None,
+        _meaning("how many lanes events flow in; the leading relay changes it; as it is where unset, 4 at first"),
+    ] = None
     lease_seconds: Annotated[
         float, _meaning("how long a silent process keeps what it owns"), msgspec.Meta(ge=0.5, le=60)
     ] = 3.0

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import asyncpg
 import httpx
 import pytest
 
 from headrace.api.door import Door
+from headrace.clock import new_id
+from headrace.leases import Leases
+from headrace.relay.position import place
+from headrace.relay.resizing import Resizing
 from headrace.settings import Settings
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
 from tests.integration.api_road import KEY, open_api
-from tests.lanes import Thing, registered
+from tests.lanes import Thing, publish, registered
 
 NAME = "tests.notes"
 
@@ -57,3 +62,26 @@ async def test_subscription_is_not_found_when_there_is_none(
 
     assert answer.status_code == 404
     assert answer.json()["detail"] == "there is no subscription nobody"
+
+
+async def test_lanes_tell_who_is_in_the_way_when_their_number_is_to_change(
+    api: tuple[httpx.AsyncClient, Door], database_url: str
+) -> None:
+    """The change that is under way is shown with the subscription that has yet to pass, and why it does not go on."""
+    client, door = api
+    fence = (await Leases(door.record.engine, new_id(), seconds=60).take(["relay"]))["relay"]
+    await publish(door.record, [Thing("a", 1)])
+    await client.post(f"/v1/subscriptions/{NAME}/pause")
+    driver = await asyncpg.connect(database_url)
+    await place(driver, fence)
+    await Resizing(driver, fence, wanted=8).step()
+    await driver.close()
+
+    shown = (await client.get("/v1/lanes?limit=3")).json()
+
+    assert [one["lane"] for one in shown["items"]] == [0, 1, 2]
+    assert shown["next_cursor"] is not None
+    assert shown["resize"]["wanted"] == 8
+    assert [(one["subscription"], one["events"], one["stuck"]) for one in shown["resize"]["waits_for"]] == [
+        (NAME, 1, "it is paused")
+    ]

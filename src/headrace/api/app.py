@@ -24,6 +24,7 @@ from headrace.api.health import health_routes
 from headrace.api.history import history_routes
 from headrace.api.job_stream import stream_routes
 from headrace.api.jobs import job_routes
+from headrace.api.lanes import lane_routes
 from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
@@ -62,6 +63,7 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         queue_routes,
         event_routes,
         subscription_routes,
+        lane_routes,
         health_routes,
         *door.registry.controllers,
     ]

@@ -59,15 +59,17 @@ class Lanes:
         self._feed_at: dict[int, float] = {}
         self._blind = False
 
-    async def step(self) -> int:
-        """Move one batch, and look after the streams when that is due; return how many events were moved.
+    async def step(self, *, placing: bool = True) -> int:
+        """Move one batch and look after the streams when that is due; return how many events were moved.
+
+        Where `placing` is false no event gets a position: the number of lanes is about to change.
 
         Whatever it raises, the same call may be made again: committed positions that did not reach their stream are
         found by the next look.
         """
         if time.monotonic() >= self._look_at:
             await self._on_belt(self.look)
-        placed = await place(self._connection, self._fence, limit=self._portion.count)
+        placed = await place(self._connection, self._fence, limit=self._portion.count) if placing else {}
         moved = sum(map(len, placed.values()))
         if placed:
             self._heads.update({lane: events[-1][0] for lane, events in placed.items()})

@@ -18,12 +18,15 @@ from headrace.database.record import Bell
 from headrace.loops import Pace, repeat
 from headrace.relay.lanes import Lanes
 from headrace.relay.leader import Leadership
+from headrace.relay.resizing import Resizing
 from headrace.relay.trim import Trimmer
 from headrace.streams.append import RedisWriter
 from headrace.streams.transport import LaneWriter
 
 FIRST_PAUSE_SECONDS = 0.005
 LAST_PAUSE_SECONDS = 0.25
+RESTING_PAUSE_SECONDS = 0.02
+"""Between two looks whether the number of lanes can change: events wait for it."""
 _PLANNER = {"enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=1.0)
 
@@ -37,13 +40,16 @@ async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
     """Move events by way of `writer` until the leadership ends, or a store fails."""
     async with open_mover(leadership.record.database_url) as (connection, rung):
         lanes = Lanes(connection, writer, leadership.fence, capacity=leadership.settings.lane_capacity)
+        resizing = Resizing(connection, leadership.fence, wanted=leadership.settings.lanes)
         trimmer = Trimmer(connection, writer)
         pause = FIRST_PAUSE_SECONDS
         while not leadership.stop.is_set():
             rung.clear()
-            moved = await lanes.step()
+            placing = await resizing.step()
+            moved = await lanes.step(placing=placing)
             await trimmer.step()
-            pause = FIRST_PAUSE_SECONDS if moved else min(pause * 2, LAST_PAUSE_SECONDS)
+            longest = LAST_PAUSE_SECONDS if placing else RESTING_PAUSE_SECONDS
+            pause = FIRST_PAUSE_SECONDS if moved else min(pause * 2, longest)
             if not moved:
                 await _wait(rung, pause)
 

@@ -120,8 +120,9 @@ class Ownership:
 
     def _drain_surplus(self, consumer: Consumer, survey: Survey) -> None:
         share = survey.share_of(self._leases.holder, consumer.subscription.name)
-        for place, number in enumerate(sorted(consumer.lanes)):
-            consumer.lanes[number].draining = place >= share
+        held = sorted(consumer.lanes, key=lambda number: (number not in survey.lanes, number))
+        for place, number in enumerate(held):
+            consumer.lanes[number].draining = place >= share or number not in survey.lanes
 
     async def _give_back(self) -> None:
         finished = [
