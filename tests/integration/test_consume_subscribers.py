@@ -217,7 +217,7 @@ async def test_delivery_is_dead_when_the_data_do_not_fit_any_more(road: Road) ->
     attempt = await road.driver.fetchrow("SELECT * FROM job_attempts JOIN jobs ON id = job_id")
     assert await road.notes() == ["a:1"]
     assert attempt is not None
-    assert (attempt["state"], attempt["outcome"], attempt["type"]) == ("dead", "rejected", "ValidationError")
+    assert (attempt["state"], attempt["outcome"], attempt["type"]) == ("dead", "rejected", "UnreadableEventError")
 
 
 async def test_delivery_becomes_a_job_when_it_takes_too_long(road: Road) -> None:

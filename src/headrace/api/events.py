@@ -23,6 +23,7 @@ from headrace.cursors import id_of
 from headrace.errors import FieldError, InvalidInputError
 from headrace.events.intake import publish_from_outside
 from headrace.events.queries import DeliveryStatus, EventFilter, deliveries_of, find_event, list_events
+from headrace.events.reading import Reading
 from headrace.events.showing import EventShown, shown
 from headrace.transaction import Transaction
 
@@ -104,7 +105,7 @@ async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[
     """Return an event, by the record's id or the producer's, and how it stands with each subscription."""
     record = door_of(request).record
     event = await find_event(record, event_id)
-    deliveries = await deliveries_of(record, event)
+    deliveries = await deliveries_of(record, event, Reading(door_of(request).registry.events.values()))
     return _json(shown(event) | {"deliveries": deliveries})
 
 

@@ -19,9 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from headrace.clock import first_id_at
 from headrace.database.record import Record
 from headrace.errors import NotFoundError
+from headrace.events.filters import Filter
 from headrace.events.lane import COLUMNS
 from headrace.events.model import RecordedEvent
 from headrace.events.patterns import like
+from headrace.events.reading import AS_RECORDED, Reading
 
 
 class DeliveryState(StrEnum):
@@ -100,8 +102,8 @@ _RECORDED = text(f"""
 
 # A job's state says how a delivery goes on; what has neither job nor inbox row waits, unless the checkpoint is past it.
 _DELIVERIES = text("""
-    SELECT s.name, s.kind, c.position, c.last_error, i.event_id IS NOT NULL AS entered, d.job_id, j.state, j.attempt,
-           j.trace_id AS job_trace_id, failed.message AS job_error
+    SELECT s.name, s.kind, s.filter::text AS filter, c.position, c.last_error, i.event_id IS NOT NULL AS entered,
+           d.job_id, j.state, j.attempt, j.trace_id AS job_trace_id, failed.message AS job_error
     FROM subscriptions AS s
     LEFT JOIN checkpoints AS c ON c.subscription = s.name AND c.lane = :lane
     LEFT JOIN inbox AS i ON i.subscription = s.name AND i.event_id = :id
@@ -164,12 +166,15 @@ async def recorded_event(connection: AsyncConnection, event_id: UUID) -> Recorde
     return None if row is None else RecordedEvent(*row)
 
 
-async def deliveries_of(record: Record, event: Event) -> list[DeliveryStatus]:
-    """Return how the event stands with every subscription that listens to its type."""
+async def deliveries_of(record: Record, event: Event, reading: Reading = AS_RECORDED) -> list[DeliveryStatus]:
+    """Return how the event stands with every subscription that listens to its type.
+
+    Filters are asked of its data as `reading` has them: of the present version, where it knows the type.
+    """
     parameters = {"id": event.id, "type": event.type, "lane": event.lane}
     async with record.engine.connect() as connection:
         rows = (await connection.execute(_DELIVERIES, parameters)).all()
-    return [_delivery(event, row) for row in rows]
+    return [_delivery(event, row, reading) for row in rows]
 
 
 async def list_events(record: Record, chosen: EventFilter, *, limit: int, before: UUID | None = None) -> list[Event]:
@@ -212,12 +217,15 @@ _OF_JOB = {
 }
 
 
-def _delivery(event: Event, row: Row[Any]) -> DeliveryStatus:
+def _delivery(event: Event, row: Row[Any], reading: Reading) -> DeliveryStatus:
     """Say how one subscription stands with an event."""
     if row.job_id is not None:
         state = _OF_JOB.get(row.state, DeliveryState.RETRYING)
         return DeliveryStatus(row.name, state, row.attempt or 1, row.job_id, row.job_trace_id, row.job_error)
     passed = event.position is not None and row.position is not None and row.position >= event.position
+    left_out = row.filter is not None and not reading.meets(Filter.of(msgspec.json.decode(row.filter)), event)
+    if left_out and not row.entered:
+        return DeliveryStatus(row.name, DeliveryState.SKIPPED, 0, None, None, None)
     if row.entered or (passed and row.kind == "projection"):
         return DeliveryStatus(row.name, DeliveryState.HANDLED, 1, None, event.trace_id, None)
     if passed:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from headrace.errors import HeadraceError
-from headrace.events.filters import decoded
+from headrace.events.filters import Filter, decoded
 from headrace.events.registry import EventType, event_type_of
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -88,7 +88,14 @@ class Reading:
             raise UnknownEventError(message)
         return _read(declared, event)
 
-    def present(self, event: Published) -> str | msgspec.Raw:
+    def meets(self, asked: Filter, event: Published) -> bool:
+        """Tell whether a filter means an event, by its present data; what this code cannot read is not left out."""
+        try:
+            return asked.matches(self.present(event))
+        except (UnreadableEventError, UnknownEventError):
+            return True  # whoever handles it finds out why, and newer code may read it
+
+    def present(self, event: Published) -> str:
         """Return the data of an event as JSON of the present version: what filters are asked of.
 
         Raises:
@@ -98,8 +105,12 @@ class Reading:
         """
         declared = self._types.get(event.type)
         if declared is None or declared.version == event.version:
-            return event.data
+            return _text(event.data)
         return upcast_data(declared, event.version, event.data)
+
+
+AS_RECORDED: Final = Reading(())
+"""Knows no type, and so takes data as they stand on record."""
 
 
 def upcast_data(declared: EventType, version: int, data: str | msgspec.Raw) -> str:
@@ -116,7 +127,7 @@ def upcast_data(declared: EventType, version: int, data: str | msgspec.Raw) -> s
     if version < declared.oldest:
         message = f"{declared.type} was published at version {version}, and this code reads {_known(declared)}"
         raise UnreadableEventError(message)
-    value = decoded(data if isinstance(data, str) else bytes(data).decode())
+    value = decoded(_text(data))
     older = version
     try:
         for older in range(version, declared.version):
@@ -136,6 +147,10 @@ def _read(declared: EventType, event: Published) -> Any:  # noqa: ANN401 - of th
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         message = f"the data of {event.type} do not fit: {error}"
         raise UnreadableEventError(message) from error
+
+
+def _text(data: str | msgspec.Raw) -> str:
+    return data if isinstance(data, str) else bytes(data).decode()
 
 
 def _known(declared: EventType) -> str:

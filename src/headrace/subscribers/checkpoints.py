@@ -70,7 +70,12 @@ async def register(engine: AsyncEngine, subscriptions: Iterable[Subscription]) -
 
 
 async def _register(connection: AsyncConnection, subscription: Subscription) -> None:
-    row = {"name": subscription.name, "kind": subscription.kind.value, "types": list(subscription.types)}
+    row = {
+        "name": subscription.name,
+        "kind": subscription.kind.value,
+        "types": list(subscription.patterns),
+        "filter": None if subscription.filter is None else subscription.filter.written,
+    }
     await connection.execute(_REGISTER, row)
     await connection.execute(_BEGIN, {"name": subscription.name})
 

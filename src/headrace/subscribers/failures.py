@@ -52,6 +52,8 @@ class Failure(msgspec.Struct, frozen=True):
     outcome: str = "failed"
     traceparent: str | None = None
     """The span of the attempt: the job continues its trace."""
+    again_seconds: float | None = None
+    """When it is tried again, whatever the policy says: newer code will know the event."""
 
     @property
     def is_final(self) -> bool:
@@ -78,8 +80,11 @@ async def _record(
         row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
         if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
             return
-        delay = retry.delay_seconds(1) if again else None
-        await tx.enqueue_calls([_call(subscription, event, delay_seconds=delay, replay=replay)], ids=[job_id])
+        delay = failure.again_seconds or (retry.delay_seconds(1) if again else None)
+        call = _call(subscription, event, delay_seconds=delay, replay=replay)
+        if failure.again_seconds is not None:  # it was not tried: no attempt is taken from the policy's
+            call = msgspec.structs.replace(call, max_attempts=call.max_attempts + 1)
+        await tx.enqueue_calls([call], ids=[job_id])
         await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id} | _described(failure))
 
 

@@ -11,19 +11,19 @@ import asyncio
 from contextlib import AsyncExitStack
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
-
-import msgspec
 
 from headrace.clock import now
 from headrace.database.record import Record
 from headrace.events.model import RecordedEvent
+from headrace.events.reading import Reading, UnknownEventError, UnreadableEventError
 from headrace.providers import Providers
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.deadlines import Deadlines, DeliveryTimeoutError, Worker
 from headrace.subscribers.delivery import AlreadyHandled, Delivery
 from headrace.subscribers.failures import Failure
+from headrace.subscribers.listening import UNKNOWN_WAIT_SECONDS
 from headrace.telemetry.messages import Message
 from headrace.telemetry.names import event_destination
 from headrace.telemetry.scope import Scope
@@ -92,9 +92,7 @@ class Handling:
         self._providers = providers
         self._gate = gate
         self.deadlines = Deadlines(subscription.policy.timeout_seconds)
-        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
-            event.type: msgspec.json.Decoder(event.data_type) for event in subscription.events
-        }
+        self._reading = Reading(subscription.events)
 
     async def attempt(self, event: RecordedEvent, worker: Worker, received: str | None = None) -> Handled | Failure:
         """Handle an event for the first time, in the task `worker`; `received` names the read that brought it."""
@@ -106,10 +104,13 @@ class Handling:
 
     async def _attempt(self, event: RecordedEvent, worker: Worker, scope: Scope) -> Handled | Failure:
         try:
-            data = self._decoders[event.type].decode(event.data)
-        except msgspec.MsgspecError as error:
+            data = self._reading.data_of(event)
+        except UnreadableEventError as error:
             scope.failed(error)
             return Failure(error, "rejected", scope.traceparent)  # no attempt mends what stands on record
+        except UnknownEventError as error:
+            scope.failed(error)
+            return Failure(error, "failed", scope.traceparent, again_seconds=UNKNOWN_WAIT_SECONDS)
         try:
             return await self._run(event, data, worker)
         except AlreadyHandled:

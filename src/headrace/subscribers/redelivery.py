@@ -2,8 +2,9 @@
 
 Owns the second and all further attempts to handle an event. The job's retry policy is its subscription's. What the
 subscriber writes commits together with the inbox and the job's outcome, so its effects happen once even where a live
-attempt succeeds late. A delivery whose subscription or event is gone is dead with that reason. Never acknowledge on the
-belt from here: the live attempt did when the job was born.
+attempt succeeds late. A delivery whose subscription or event is gone is dead with that reason; one that only newer code
+can read waits for it, which counts as no attempt. Never acknowledge on the belt from here: the live attempt did when
+the job was born.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import msgspec
 
 from headrace.application import Application
 from headrace.events.model import RecordedEvent
+from headrace.events.patterns import matches
 from headrace.events.queries import recorded_event
-from headrace.jobs.retry import PermanentError
+from headrace.events.reading import Reading, UnknownEventError, UnreadableEventError
+from headrace.jobs.retry import PermanentError, Snooze
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.delivery import AlreadyHandled, Delivery
 from headrace.subscribers.failures import DELIVER, QUEUE
+from headrace.subscribers.listening import UNKNOWN_WAIT_SECONDS, wanted_by
 from headrace.tasks.contract import Task
 from headrace.tasks.policy import Policy
 from headrace.tasks.run import Run
@@ -67,6 +71,11 @@ def _delivering(
 
 
 async def _redeliver(run: Run, subscription: Subscription, event: RecordedEvent, replay: UUID | None) -> str:
+    if not matches(subscription.patterns, event.type):
+        message = f"{subscription.name} does not listen to {event.type} any more"
+        raise PermanentError(message)
+    if not wanted_by(subscription).means(event):
+        return "passed over: its filter leaves the event out"
     delivery = Delivery(subscription.name, event, attempt=run.attempt, providers=run, begin=run.begin, replay=replay)
     try:
         await subscription.function(delivery, _data_of(subscription, event))
@@ -77,12 +86,9 @@ async def _redeliver(run: Run, subscription: Subscription, event: RecordedEvent,
 
 
 def _data_of(subscription: Subscription, event: RecordedEvent) -> Any:  # noqa: ANN401 - one of the subscription's events
-    declared = next((one for one in subscription.events if one.type == event.type), None)
-    if declared is None:
-        message = f"{subscription.name} does not listen to {event.type} any more"
-        raise PermanentError(message)
     try:
-        return msgspec.json.decode(event.data, type=declared.data_type)
-    except msgspec.MsgspecError as error:
-        message = f"the data of {event.type} do not fit: {error}"
-        raise PermanentError(message) from error
+        return Reading(subscription.events).data_of(event)
+    except UnreadableEventError as error:
+        raise PermanentError(str(error)) from error
+    except UnknownEventError as error:
+        raise Snooze(UNKNOWN_WAIT_SECONDS) from error

@@ -37,6 +37,7 @@ from headrace.subscribers.deadlines import Worker
 from headrace.subscribers.failures import become_job
 from headrace.subscribers.handling import Handled, Handling
 from headrace.subscribers.inbox import enter
+from headrace.subscribers.listening import wanted_by
 from headrace.subscribers.projecting import apply_batch
 from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution
@@ -128,7 +129,8 @@ class Steps:
         limit = _BATCH if subscription.kind is Kind.PROJECTION else 1
         async with borrowed(self._record.engine) as connection:
             found = await events_after(connection, waiting.lane, waiting.position, limit=limit)
-        wanted = [(at, event if event and event.type in subscription.types else None) for at, event in found]
+        asked = wanted_by(subscription)
+        wanted = [(at, event if event and asked.means(event) else None) for at, event in found]
         if subscription.kind is Kind.PROJECTION:
             await self._project(subscription, waiting, wanted, now)
             return
