@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.clock import now, time_of
 from headrace.database.away import DRIVER_ERRORS
+from headrace.database.mends import mends_by_reason
 from headrace.database.record import Record
+from headrace.events.holders import held_by_subscription
 from headrace.jobs.blocked import blocks_by_task
 from headrace.jobs.standing import job_counts, oldest_pending
 from headrace.telemetry.metrics import Metrics, replace
@@ -68,6 +70,11 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     blocks = await blocks_by_task(connection)
     replace(metrics.loop_blocks, {(task,): times for task, (times, _) in blocks.items()})
     replace(metrics.loop_blocked_seconds, {(task,): seconds for task, (_, seconds) in blocks.items()})
+    mends = await mends_by_reason(connection)
+    replace(metrics.belt_mends, {(reason,): times for reason, (times, _) in mends.items()})
+    replace(metrics.belt_mended_entries, {(reason,): entries for reason, (_, entries) in mends.items()})
+    held = await held_by_subscription(connection)
+    replace(metrics.holds_trimming, {(name,): float(events) for name, events in held.items()})
     labelled = (
         (metrics.parked, _PARKED),
         (metrics.concurrency_limit, _LIMITS),

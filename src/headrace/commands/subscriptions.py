@@ -14,6 +14,8 @@ _COMMANDS: Final = {
     "show": ("headrace.commands.subscriptions_standing:show", "Show a subscription on every lane"),
     "pause": ("headrace.commands.subscriptions_standing:pause", "Deliver no further events to a subscription"),
     "resume": ("headrace.commands.subscriptions_standing:resume", "Deliver events to it again, from where it was"),
+    "holders": ("headrace.commands.subscriptions_trimming:holders", "Name those that keep events from being trimmed"),
+    "forget": ("headrace.commands.subscriptions_trimming:forget", "Take one off the record that no code has any more"),
 }
 
 subscriptions: Final = LazyGroup(

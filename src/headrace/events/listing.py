@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.record import Record
 from headrace.errors import NotFoundError
+from headrace.events.holders import HELD
 
 
 class LaneStatus(msgspec.Struct, frozen=True):
@@ -48,11 +49,14 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     lanes: Sequence[LaneStatus]
     paused_at: datetime | None = None
     paused_by: str | None = None
+    holds_trimming: int = 0
+    """Events that Redis holds for it alone."""
 
 
-_STATUS = """
+_STATUS = f"""
     SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by,
            lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
+           coalesce(held.events, 0) AS holds_trimming,
            jobs.in_flight, jobs.retrying, jobs.dead
     FROM subscriptions AS s
     CROSS JOIN LATERAL (
@@ -74,7 +78,8 @@ _STATUS = """
                count(*) FILTER (WHERE j.state = 'dead') AS dead
         FROM deliveries AS d JOIN jobs AS j ON j.id = d.job_id
         WHERE d.subscription = s.name) AS jobs
-"""
+    LEFT JOIN ({HELD}) AS held ON held.subscription = s.name
+"""  # noqa: S608 - both parts are ours
 _PAGE = text(_STATUS + "WHERE s.name > :after ORDER BY s.name LIMIT :limit")
 _ONE = text(_STATUS + "WHERE s.name = :name")
 
@@ -115,4 +120,5 @@ def _status(row: Row[Any]) -> SubscriptionStatus:
         lanes=msgspec.json.decode(row.lanes, type=tuple[LaneStatus, ...]),
         paused_at=row.paused_at,
         paused_by=row.paused_by,
+        holds_trimming=row.holds_trimming,
     )

@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from headrace.database.mends import Mend, note_mend
 from headrace.jobs.belt import FIELD, GROUP, stream_of
 from headrace.jobs.model import Claim, Key
 
@@ -45,6 +46,7 @@ async def return_lost(connection: asyncpg.Connection[asyncpg.Record], redis: Red
         lost += [row for row in stale if row["queue"] == queue and (row["id"], row["fence"]) not in waiting]
     if lost:
         await connection.execute(_RETURN, [row["id"] for row in lost], [row["fence"] for row in lost])
+        await note_mend(connection, Mend.JOBS_LOST, len(lost))
         logger.warning("belt_lost_jobs", count=len(lost), first=str(lost[0]["id"]))
     return len(lost)
 

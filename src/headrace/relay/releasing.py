@@ -19,6 +19,7 @@ from headrace.loops import Pace, repeat
 from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
 from headrace.relay.connection import connected
 from headrace.relay.dispatch import Dispatcher, expire_jobs
+from headrace.relay.gone_groups import remove_gone_groups
 from headrace.relay.leader import Leadership
 from headrace.relay.rescue import rescue_once
 
@@ -90,3 +91,4 @@ async def _return_lost(leadership: Leadership) -> None:
 async def _clean(leadership: Leadership) -> None:
     async with connected(leadership) as connection:
         await remove_dead_consumers(connection, leadership.redis)
+        await remove_gone_groups(connection, leadership.redis)

@@ -59,6 +59,15 @@ class Metrics:
         self.subscription_lag = self._gauge(
             names.METRIC_SUBSCRIPTION_LAG, "Events that a subscription has yet to handle.", ("subscription",)
         )
+        self.holds_trimming = self._gauge(
+            names.METRIC_HOLDS_TRIMMING, "Events that Redis holds for this subscription alone.", ("subscription",)
+        )
+        self.belt_mends = self._gauge(
+            names.METRIC_BELT_MENDS, "How often the belt differed from the record and was mended.", ("reason",)
+        )
+        self.belt_mended_entries = self._gauge(
+            names.METRIC_BELT_MENDED_ENTRIES, "How many entries were missing then.", ("reason",)
+        )
         self.dead_deliveries = self._gauge(
             names.METRIC_DEAD_DELIVERIES, "Deliveries that ended dead.", ("subscription",)
         )
