@@ -18,6 +18,7 @@ from headrace.leases import Fence
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
 from headrace.streams.groups import RedisGroup
+from headrace.streams.names import lane_key
 from headrace.subscribers.contract import projection
 from headrace.subscribers.lane import Lane
 from headrace.subscribers.projecting import Projecting
@@ -165,8 +166,8 @@ async def test_nothing_is_lost_or_twice_when_redis_loses_it(
             await publish(record, [Thing(f"k{number}", number) for number in range(part * 20, part * 20 + 20)])
             if fault == "flush":
                 await redis.flushdb()
-            elif await redis.exists("headrace:lane:1"):
-                await redis.xgroup_destroy("headrace:lane:1", NAME)
+            elif await redis.exists(lane_key(1)):
+                await redis.xgroup_destroy(lane_key(1), NAME)
         await eventually(lambda: settled(driver, NAME, events=80))
 
     await redis.aclose()

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from headrace.clock import new_id, now
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
+from headrace.jobs.belt import stream_of
 from headrace.jobs.call import Options
 from headrace.relay.belt_upkeep import remove_dead_consumers, return_lost
 from headrace.relay.dispatch import Dispatcher, expire_jobs
@@ -34,7 +35,7 @@ async def register(road: Road, *, slots: int = 1000, queues: list[str] | None = 
 
 async def on_belt(redis: Redis, queue: str = "default") -> list[object]:
     """Return the arguments `value` of the jobs on a queue's stream, in order."""
-    entries = await entries_of(redis, f"headrace:queue:{{{queue}}}")
+    entries = await entries_of(redis, stream_of(queue))
     return [msgspec.json.decode(claim.args)["value"] for _, claim in entries]
 
 
@@ -170,7 +171,7 @@ async def test_idle_road_starts_a_job_at_once(road: Road) -> None:
 async def test_jobs_run_when_the_belt_lost_them(road: Road, fault: str) -> None:
     """What was released and is on no belt any more is released again, whatever happened to the belt."""
     settings = msgspec.structs.replace(road.settings, worker_concurrency=5)
-    stream = "headrace:queue:{default}"
+    stream = stream_of("default")
     async with relaying(settings), working(road, settings):
         await road.enqueue(*(sleep.call(0.3) for _ in range(30)))
         await eventually(lambda: _some_run(road))
@@ -200,7 +201,7 @@ async def test_lost_jobs_are_found_and_waiting_ones_left_alone(road: Road) -> No
     await register(road)
     await road.enqueue(*(echo.call(n) for n in range(3)))
     await Dispatcher(road.redis).run_once(road.driver)
-    stream = "headrace:queue:{default}"
+    stream = stream_of("default")
     await road.redis.xgroup_create(stream, "workers", id="0")
     await road.redis.xreadgroup("workers", "dead", {stream: ">"}, count=1)
     (_, (lost, _), _) = await entries_of(road.redis, stream)
@@ -219,7 +220,7 @@ async def test_consumers_of_dead_workers_go_away_with_their_entries(road: Road) 
     live = await register(road)
     await road.enqueue(*(echo.call(n) for n in range(4)))
     await Dispatcher(road.redis).run_once(road.driver)
-    stream = "headrace:queue:{default}"
+    stream = stream_of("default")
     await road.driver.execute("INSERT INTO queues (name) VALUES ('default') ON CONFLICT DO NOTHING")
     await road.redis.xgroup_create(stream, "workers", id="0")
     for consumer in ("dead", live):
@@ -245,7 +246,7 @@ async def test_consumers_of_dead_workers_go_away_with_their_entries(road: Road) 
 )
 async def test_foreign_entries_are_taken_away_and_the_queue_moves_on(road: Road, fields: dict[bytes, bytes]) -> None:
     """Garbage on the stream, an entry of another version, a job that never was: dropped, and jobs go on."""
-    stream = "headrace:queue:{default}"
+    stream = stream_of("default")
     await road.redis.xadd(stream, dict(fields.items()))
     async with running(road):
         (job_id,) = await road.enqueue(echo.call(1))

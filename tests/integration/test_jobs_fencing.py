@@ -12,6 +12,7 @@ from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.diagnostics import echo
 from headrace.errors import FencedError
+from headrace.jobs.belt import stream_of
 from headrace.jobs.claim import claim, claimed_by, return_queued
 from headrace.jobs.model import Claim, Failure, Outcome
 from headrace.jobs.settle import settle, settle_within
@@ -39,7 +40,7 @@ async def release(road: Road) -> list[Claim]:
     """Release what is due, and return the entries as a worker reads them."""
     await Dispatcher(road.redis).run_once(road.driver)
     entries: list[Claim] = []
-    async for key in road.redis.scan_iter("headrace:queue:*"):
+    async for key in road.redis.scan_iter(stream_of("*")):
         entries.extend(claim for _, claim in await entries_of(road.redis, key))
         await road.redis.delete(key)
     return entries

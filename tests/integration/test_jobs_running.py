@@ -10,6 +10,7 @@ import pytest
 
 from headrace.database.states import JobState
 from headrace.diagnostics import count, echo, fail, sleep
+from headrace.jobs.belt import stream_of
 from headrace.jobs.call import Call, Options
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.queries import Job
@@ -58,7 +59,7 @@ async def test_every_job_runs_once_when_there_are_many(road: Road) -> None:
 
 
 async def _is_empty(road: Road, queue: str) -> bool:
-    stream = f"headrace:queue:{{{queue}}}"
+    stream = stream_of(queue)
     (group,) = await road.redis.xinfo_groups(stream)
     return await road.redis.xlen(stream) == 0 and group["pending"] == 0
 

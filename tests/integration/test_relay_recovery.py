@@ -104,7 +104,7 @@ async def test_stream_is_mended_when_it_was_damaged(
 ) -> None:
     """The next look puts back what is missing, in order, and nothing twice."""
     lane = await relay.move(12)
-    await fault(relay, f"headrace:lane:{lane}")
+    await fault(relay, lane_key(lane))
 
     await relay.look()
 
@@ -118,7 +118,7 @@ async def test_stream_is_mended_when_it_is_damaged_under_traffic(
 ) -> None:
     """The next append notices by itself, before any look is due."""
     lane = await relay.move(5)
-    await fault(relay, f"headrace:lane:{lane}")
+    await fault(relay, lane_key(lane))
 
     await relay.move(5)
 
@@ -151,11 +151,11 @@ async def test_stream_begins_after_what_all_have_acknowledged_when_it_was_flushe
 async def test_stream_is_left_alone_when_nothing_is_wrong(relay: Relay) -> None:
     """A look at healthy lanes writes nothing."""
     lane = await relay.move(3)
-    before = await relay.redis.xinfo_stream(f"headrace:lane:{lane}")
+    before = await relay.redis.xinfo_stream(lane_key(lane))
 
     await relay.look()
 
-    assert await relay.redis.xinfo_stream(f"headrace:lane:{lane}") == before
+    assert await relay.redis.xinfo_stream(lane_key(lane)) == before
 
 
 async def test_many_events_are_put_back_in_order_when_the_stream_is_lost(relay: Relay) -> None:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from headrace.streams.append import RedisWriter
 from headrace.streams.connection import open_commands
-from headrace.streams.names import FOREIGN
+from headrace.streams.names import FOREIGN, lane_key
 from headrace.streams.transport import WRONG_TYPE, Batch
 from tests.lanes import ends, positions
 
@@ -69,19 +69,19 @@ async def test_one_lane_goes_on_when_another_is_refused(redis: Redis, writer: Re
 
 async def test_wrong_type_is_told_when_another_key_stands_there(redis: Redis, writer: RedisWriter) -> None:
     """A key that is no stream is neither overwritten nor taken for an empty one."""
-    await redis.set("headrace:lane:0", "mine")
+    await redis.set(lane_key(0), "mine")
 
     reached = await writer.append([Batch(0, 0, [b"a"])])
 
     assert reached == {0: WRONG_TYPE}
     assert await ends(writer, [0]) == {0: WRONG_TYPE}
-    assert await redis.get("headrace:lane:0") == b"mine"
+    assert await redis.get(lane_key(0)) == b"mine"
 
 
 async def test_stream_counts_as_foreign_when_a_stranger_wrote_to_it(redis: Redis, writer: RedisWriter) -> None:
     """An entry with a clock's id, or with a second part, lies past every position."""
-    await redis.xadd("headrace:lane:0", {"e": "?"}, id="3-1")
-    await redis.xadd("headrace:lane:1", {"e": "?"})
+    await redis.xadd(lane_key(0), {"e": "?"}, id="3-1")
+    await redis.xadd(lane_key(1), {"e": "?"})
 
     reached = await ends(writer, [0, 1])
 
@@ -93,7 +93,7 @@ async def test_stream_counts_as_foreign_when_a_stranger_wrote_to_it(redis: Redis
 async def test_stream_begins_anew_when_it_is_rebased(redis: Redis, writer: RedisWriter, before: str) -> None:
     """Whatever stood there, the stream is empty and ends at the position asked for."""
     if before == "string":
-        await redis.set("headrace:lane:0", "mine")
+        await redis.set(lane_key(0), "mine")
     if before == "ahead":
         await writer.append([Batch(0, 0, [b"a"] * 50)])
 
@@ -106,11 +106,11 @@ async def test_stream_begins_anew_when_it_is_rebased(redis: Redis, writer: Redis
 
 async def test_groups_stay_when_a_stream_that_was_never_used_is_rebased(redis: Redis, writer: RedisWriter) -> None:
     """A consumer that came first has made the stream and its group: both are kept."""
-    await redis.xgroup_create("headrace:lane:0", "shop.welcome", id="41-0", mkstream=True)
+    await redis.xgroup_create(lane_key(0), "shop.welcome", id="41-0", mkstream=True)
 
     await writer.rebase(0, 41)
 
-    assert [group["name"] for group in await redis.xinfo_groups("headrace:lane:0")] == [b"shop.welcome"]
+    assert [group["name"] for group in await redis.xinfo_groups(lane_key(0))] == [b"shop.welcome"]
     assert await ends(writer, [0]) == {0: 41}
 
 

@@ -17,6 +17,7 @@ from taskiq.exceptions import SendTaskError
 
 from headrace.database.states import JobState
 from headrace.diagnostics import echo, sleep
+from headrace.jobs.belt import stream_of
 from headrace.resources import build_broker
 from tests import trial
 from tests.job_processes import own_redis
@@ -73,7 +74,7 @@ async def test_stream_is_empty_when_everything_is_done(road: Road) -> None:
         await road.all_finished()
 
         async def empty() -> bool:
-            return await road.redis.xlen("headrace:queue:{default}") == 0
+            return await road.redis.xlen(stream_of("default")) == 0
 
         await eventually(empty)
 
@@ -142,7 +143,7 @@ async def test_worker_goes_on_when_redis_refuses_writes(own_road: Road) -> None:
     """A replica, a full memory: an error that is no lost connection ends no process."""
     async with running(own_road):
         await own_road.redis.config_set("maxmemory", "1")
-        await own_road.redis.delete("headrace:queue:{default}")
+        await own_road.redis.delete(stream_of("default"))
         (job_id,) = await own_road.enqueue(echo.call(1))
         await own_road.in_state(job_id, JobState.QUEUED)
         await own_road.redis.config_set("maxmemory", "0")

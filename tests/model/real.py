@@ -16,6 +16,7 @@ from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.diagnostics import echo
 from headrace.errors import ConflictError
+from headrace.jobs.belt import stream_of
 from headrace.jobs.call import Options
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.claim import claim
@@ -163,7 +164,7 @@ class Real:
         while await dispatcher.run_once(self._road.driver) > 0:
             pass
         entries: list[Claim] = []
-        async for key in self._road.redis.scan_iter("headrace:queue:*"):
+        async for key in self._road.redis.scan_iter(stream_of("*")):
             entries.extend(entry for _, entry in await entries_of(self._road.redis, key))
             await self._road.redis.delete(key)
         return sorted(entries, key=lambda entry: entry.job_id)

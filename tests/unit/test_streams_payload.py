@@ -77,7 +77,7 @@ def test_payload_is_empty_when_the_event_is_gone() -> None:
 
 def test_names_are_what_operators_look_for() -> None:
     """The key of a lane and the id of an entry are published."""
-    assert (lane_key(3), entry_id(7)) == ("headrace:lane:3", "7-0")
+    assert (lane_key(3), entry_id(7)) == ("headrace:{belt}:lane:3", "7-0")
 
 
 @pytest.mark.parametrize(("identity", "position"), [(b"7-0", 7), ("7-0", 7), (b"0-0", 0), (b"7-3", FOREIGN)])

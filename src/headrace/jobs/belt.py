@@ -11,16 +11,17 @@ from typing import Final
 
 import msgspec
 
+from headrace import belt
 from headrace.jobs.model import Claim
 
-PREFIX: Final = "headrace:queue:"
+PREFIX: Final = f"{belt.PREFIX}queue:"
 GROUP: Final = "workers"
 FIELD: Final = b"j"
 
 
 def stream_of(queue: str) -> str:
-    """Return the key of a queue's stream; the braces keep it in one slot of a Redis Cluster."""
-    return f"{PREFIX}{{{queue}}}"
+    """Return the key of a queue's stream."""
+    return f"{PREFIX}{queue}"
 
 
 entry_of: Final = msgspec.msgpack.Encoder().encode

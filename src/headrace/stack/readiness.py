@@ -11,8 +11,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import asyncpg
-import redis.asyncio
 import redis.exceptions
+
+from headrace.streams.connection import open_commands
 
 _PAUSE_SECONDS = 0.03
 
@@ -31,7 +32,7 @@ async def postgres_answers(url: str) -> bool:
 
 async def redis_answers(url: str) -> bool:
     """Tell whether Redis answers, and is not still reading its file."""
-    async with contextlib.aclosing(redis.asyncio.Redis.from_url(url, socket_timeout=2)) as client:
+    async with contextlib.aclosing(open_commands(url, connections=1)) as client:
         try:
             return bool(await client.ping())
         except (redis.exceptions.RedisError, OSError):

@@ -1,12 +1,13 @@
 """The keys of the belt and the form of its entry ids.
 
-Owns every name under `headrace:`. A lane's entry at position 7 has the id `7-0`: position and id are the same thing, so
-that a lost tail is seen in the id alone. Never let Redis choose an id on a lane.
+Owns the names of lanes under the belt's prefix. A lane's entry at position 7 has the id `7-0`: position and id are the
+same thing, so that a lost tail is seen in the id alone. Never let Redis choose an id on a lane.
 """
 
 from __future__ import annotations
 
-PREFIX = "headrace:"
+from headrace.belt import PREFIX
+
 FIELD = b"e"
 """The one field of a lane's entry: the event in msgpack."""
 

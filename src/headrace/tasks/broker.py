@@ -110,7 +110,7 @@ class RecordBroker(RedisStreamBroker):
     """The broker of Headrace; `bind` it to an open record, or let Taskiq's worker start it."""
 
     def __init__(self, settings: Settings, tasks: Mapping[str, Task[Any, Any]], worker: Worker) -> None:
-        super().__init__(settings.redis_url)
+        super().__init__("redis://")  # its own connections are never used: the belt has others
         self._settings = settings
         self._stack = AsyncExitStack()
         self.worker = worker

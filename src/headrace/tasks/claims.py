@@ -1,10 +1,10 @@
 """Claims with an expiry, in Redis: who may have an effect that PostgreSQL knows nothing of.
 
-Owns the keys `headrace:claim:…` and their three scripts. A claim is `doing`, with the job and the fence that hold it,
-then `done`; either leaves by itself when its time is up. A later run of the same job takes over what an earlier one
-was doing: that one is dead, or fenced off. Another job's claim is respected. Redis may lose a claim at any time (a
-restart forgets a second, FLUSHALL all of them), and then the effect may happen again: never let one guard what must
-not happen twice, and never count on a claim to be exclusive after its time.
+Owns the keys `headrace:{belt}:claim:…` and their three scripts. A claim is `doing`, with the job and the fence that
+hold it, then `done`; either leaves by itself when its time is up. A later run of the same job takes over what an
+earlier one was doing: that one is dead, or fenced off. Another job's claim is respected. Redis may lose a claim at any
+time (a restart forgets a second, FLUSHALL all of them), and then the effect may happen again: never let one guard what
+must not happen twice, and never count on a claim to be exclusive after its time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from headrace import belt
 from headrace.errors import UnavailableError
 from headrace.settings import Settings
 from headrace.streams.connection import AWAY, command, open_commands
 
-PREFIX: Final = "headrace:claim:"
+PREFIX: Final = f"{belt.PREFIX}claim:"
 
 _TAKE: Final = """
 local held = redis.call('GET', KEYS[1])
