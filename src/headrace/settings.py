@@ -94,6 +94,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warehouse_secret: Annotated[
         str | None, _meaning("the secret of these signatures, as whsec_<base64>; without it nothing is announced")
     ] = None
+    release: Annotated[
+        str | None,
+        _meaning("the version of your code, such as a commit, kept with what fails; your packages' where unset"),
+    ] = None
     secret_keys: Annotated[
         str | None,
         _meaning("the keys of secrets at rest, comma-separated, from `headrace keys secret`; the first one encrypts"),
@@ -101,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allow_private: Annotated[
         bool, _meaning("whether webhooks may call private, loopback and link-local addresses")
     ] = False
+    webhook_disable_days: Annotated[
+        int,
+        _meaning("after how many days without a success a webhook that fails is disabled"),
+        msgspec.Meta(ge=1, le=365),
+    ] = 5
     stack_dir: Annotated[
         str | None, _meaning("set by `headrace up` on its processes: the directory they belong to")
     ] = None

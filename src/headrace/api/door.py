@@ -26,6 +26,7 @@ from headrace.jobs.queues import KnownQueues
 from headrace.jobs.standing import Tally
 from headrace.settings import Settings
 from headrace.telemetry.metrics import Metrics
+from headrace.webhooks.calling import Caller, open_caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Door:
     bulk: asyncio.Lock
     """Held by the one request that changes many jobs: it needs a second connection."""
     metrics: Metrics
+    caller: Caller
 
 
 def door_of(request: Request[Any, Any, Any]) -> Door:
@@ -62,6 +64,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
         open_endings(record) as endings,
         open_watches(settings, record) as watches,
         open_watch(settings, record) as watch,
+        open_caller(settings) as caller,
     ):
         queues = KnownQueues(record.engine)
         yield Door(
@@ -78,4 +81,5 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             succeeded=Tally(),
             bulk=asyncio.Lock(),
             metrics=Metrics(),
+            caller=caller,
         )

@@ -1,0 +1,207 @@
+"""What the record says about webhooks and their deliveries.
+
+Owns the read side. Reads never lock, and no secret is read here but for a call (`sealed_secrets`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from headrace.errors import NotFoundError
+from headrace.jobs.limits import Rate
+from headrace.webhooks.model import (
+    Circuit,
+    CircuitState,
+    DeliveryState,
+    Webhook,
+    WebhookAttempt,
+    WebhookDelivery,
+    subscription_of,
+)
+
+_WEBHOOK: Final = """
+    SELECT id, url, types, description, enabled, rate_limit, rate_per_seconds,
+           coalesce(CAST(filter AS text), 'null') AS filter, created_at, updated_at, disabled_at, disabled_reason,
+           CASE WHEN former_until > now() THEN former_until END AS former_until, failures, failing_since,
+           circuit_until, circuit_until > now() AS is_open
+    FROM webhooks
+"""
+_ONE: Final = text(_WEBHOOK + "WHERE id = :id")
+_PAGE: Final = text(
+    _WEBHOOK + "WHERE CAST(:before AS uuid) IS NULL OR id < CAST(:before AS uuid) ORDER BY id DESC LIMIT :limit"
+)
+
+_SECRETS: Final = text("""
+    SELECT url, secret, CASE WHEN former_until > now() THEN former_secret END AS former_secret
+    FROM webhooks WHERE id = :id
+""")
+
+_DELIVERY: Final = """
+    SELECT d.id, d.webhook_id, d.event_id, e.type, CAST(j.state AS text) AS state, coalesce(j.attempt, a.attempt, 0)
+               AS attempts,
+           CASE WHEN d.held IS NOT NULL OR j.state = 'cancelled' THEN d.reason END AS reason,
+           a.status, a.error, a.response, a.seconds, a.at,
+           CASE WHEN j.state IN ('scheduled', 'pending', 'retrying') THEN j.run_at END AS next_attempt_at,
+           d.created_at, j.finished_at, j.trace_id, d.replay_id, d.resend_of
+    FROM webhook_deliveries d
+    LEFT JOIN jobs j ON j.id = d.id
+    LEFT JOIN event_log e ON e.id = d.event_id
+    LEFT JOIN LATERAL (SELECT * FROM webhook_attempts w WHERE w.delivery_id = d.id ORDER BY w.fence DESC LIMIT 1) AS a
+        ON true
+"""
+_DELIVERIES: Final = text(f"""
+    {_DELIVERY} WHERE d.webhook_id = :webhook_id
+    AND (CAST(:before AS uuid) IS NULL OR d.id < CAST(:before AS uuid)) ORDER BY d.id DESC LIMIT :limit
+""")
+_ONE_DELIVERY: Final = text(f"{_DELIVERY} WHERE d.id = :id")
+
+_ATTEMPTS: Final = text("""
+    SELECT attempt, at, status, error, response, seconds, trace_id FROM webhook_attempts
+    WHERE delivery_id = :id ORDER BY fence
+""")
+
+
+class Sealed(NamedTuple):
+    """Where a webhook is called, and its encrypted secrets, the valid one first."""
+
+    url: str
+    secrets: tuple[str, ...]
+
+
+async def webhook_by_id(connection: AsyncConnection, webhook_id: UUID) -> Webhook:
+    """Return a webhook.
+
+    Raises:
+        NotFoundError: there is none with this id.
+
+    """
+    return _webhook(_found((await connection.execute(_ONE, {"id": webhook_id})).one_or_none(), "webhook", webhook_id))
+
+
+async def list_webhooks(connection: AsyncConnection, *, limit: int, before: UUID | None = None) -> list[Webhook]:
+    """Return a page of webhooks, the newest first."""
+    rows = await connection.execute(_PAGE, {"limit": limit, "before": before})
+    return [_webhook(row) for row in rows]
+
+
+async def sealed_secrets(connection: AsyncConnection, webhook_id: UUID) -> Sealed:
+    """Return what a call of a webhook needs.
+
+    Raises:
+        NotFoundError: there is none with this id.
+
+    """
+    row = _found((await connection.execute(_SECRETS, {"id": webhook_id})).one_or_none(), "webhook", webhook_id)
+    return Sealed(row.url, tuple(secret for secret in (row.secret, row.former_secret) if secret))
+
+
+async def list_deliveries(
+    connection: AsyncConnection, webhook_id: UUID, *, limit: int, before: UUID | None = None
+) -> list[WebhookDelivery]:
+    """Return a page of a webhook's deliveries, the newest first."""
+    given = {"webhook_id": webhook_id, "limit": limit, "before": before}
+    return [_delivery(row) for row in await connection.execute(_DELIVERIES, given)]
+
+
+async def delivery_by_id(connection: AsyncConnection, delivery_id: UUID) -> WebhookDelivery:
+    """Return a delivery.
+
+    Raises:
+        NotFoundError: there is none with this id.
+
+    """
+    found = (await connection.execute(_ONE_DELIVERY, {"id": delivery_id})).one_or_none()
+    return _delivery(_found(found, "delivery", delivery_id))
+
+
+async def attempts_of(connection: AsyncConnection, delivery_id: UUID) -> list[WebhookAttempt]:
+    """Return the calls of a delivery, the first one first."""
+    rows = await connection.execute(_ATTEMPTS, {"id": delivery_id})
+    return [
+        WebhookAttempt(
+            attempt=row.attempt,
+            at=row.at,
+            status=row.status,
+            error=row.error,
+            response=row.response,
+            duration_seconds=row.seconds,
+            trace_id=row.trace_id,
+        )
+        for row in rows
+    ]
+
+
+def _found(row: Row[Any] | None, what: str, identity: UUID) -> Row[Any]:
+    if row is None:
+        message = f"there is no {what} {identity}"
+        raise NotFoundError(message)
+    return row
+
+
+def _webhook(row: Row[Any]) -> Webhook:
+    return Webhook(
+        id=row.id,
+        url=row.url,
+        types=row.types,
+        description=row.description,
+        enabled=row.enabled,
+        rate=None if row.rate_limit is None else Rate(row.rate_limit, row.rate_per_seconds),
+        filter=msgspec.Raw(row.filter.encode()),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        disabled_at=row.disabled_at,
+        disabled_reason=row.disabled_reason,
+        former_secret_until=row.former_until,
+        circuit=Circuit(_circuit(row), row.failures, row.failing_since, row.circuit_until),
+        subscription=subscription_of(row.id),
+    )
+
+
+def _circuit(row: Row[Any]) -> CircuitState:
+    if row.circuit_until is None:
+        return CircuitState.CLOSED
+    return CircuitState.OPEN if row.is_open else CircuitState.HALF_OPEN
+
+
+_STATES: Final = {
+    "succeeded": DeliveryState.HANDLED,
+    "dead": DeliveryState.DEAD,
+    "cancelled": DeliveryState.CANCELLED,
+    "expired": DeliveryState.CANCELLED,
+}
+
+
+def _delivery(row: Row[Any]) -> WebhookDelivery:
+    return WebhookDelivery(
+        id=row.id,
+        webhook_id=row.webhook_id,
+        event_id=row.event_id,
+        type=row.type,
+        state=_state(row),
+        attempts=row.attempts,
+        reason=row.reason,
+        last_status=row.status,
+        last_error=row.error,
+        last_response=row.response,
+        last_duration_seconds=row.seconds,
+        last_attempt_at=row.at,
+        next_attempt_at=row.next_attempt_at,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        trace_id=row.trace_id,
+        replay_id=row.replay_id,
+        resend_of=row.resend_of,
+    )
+
+
+def _state(row: Row[Any]) -> DeliveryState:
+    if row.state in _STATES:
+        return _STATES[row.state]
+    if row.state is None:  # its job has left the record: the log says how it ended
+        return DeliveryState.CANCELLED if row.at is None or row.error else DeliveryState.HANDLED
+    return DeliveryState.PENDING if row.at is None else DeliveryState.RETRYING
