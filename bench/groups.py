@@ -31,7 +31,7 @@ from headrace.subscribers.checkpoints import register
 from headrace.subscribers.contract import Subscription
 from headrace.transaction import transaction
 
-_APPLICATIONS = "bench.grouped:application"
+_APPLICATIONS = "storefront.application:application,bench.grouped:application"
 _NAMES = ("first", "second", "third")
 _BATCH = 500
 _POLL_SECONDS = 0.02

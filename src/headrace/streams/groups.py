@@ -55,7 +55,7 @@ class RedisGroup:
             await self._look(lanes)
             return {}
         by_key = {key.encode(): lane for key, lane in zip(keys, lanes, strict=True)}
-        read = {by_key[key]: [_entry(raw) for raw in entries] for key, entries in reply}
+        read = {by_key[key]: _entries(raw) for key, raw in reply}
         for lane, entries in read.items():
             self._given[lane] = entries[-1].position
         return read
@@ -120,6 +120,14 @@ class RedisGroup:
         return position_of(mine[0]["last-delivered-id"]) if mine else None
 
 
-def _entry(raw: Sequence[Any]) -> Entry:
-    identity, fields = raw
+def _entries(raw: Sequence[Sequence[Any]]) -> list[Entry]:
+    """Return the entries of a reply: at once where all of them are a relay's, else one by one."""
+    try:
+        positions = b",".join(identity for identity, _ in raw).replace(b"-0,", b" ").removesuffix(b"-0").split()
+        return list(map(Entry, map(int, positions), [fields[1] for _, fields in raw]))
+    except (TypeError, ValueError, IndexError):  # a stranger's id, or a body that is gone
+        return [_entry(identity, fields) for identity, fields in raw]
+
+
+def _entry(identity: bytes, fields: Sequence[bytes] | None) -> Entry:
     return Entry(position_of(identity), fields[1] if fields and len(fields) > 1 else None)

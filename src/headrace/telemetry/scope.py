@@ -18,6 +18,7 @@ import msgspec
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
     INVALID_SPAN,
+    INVALID_SPAN_CONTEXT,
     Link,
     NonRecordingSpan,
     Span,
@@ -30,7 +31,7 @@ from opentelemetry.trace import (
 )
 
 from headrace.telemetry import names
-from headrace.telemetry.propagation import new_root, traceparent_of
+from headrace.telemetry.propagation import new_root, parse, traceparent_of
 
 Attribute = str | int | float | bool
 _TRACER: Final = get_tracer(names.INSTRUMENTATION)
@@ -133,6 +134,22 @@ def passing(context: SpanContext) -> Scope:
     """Return a scope that makes the ids of a trace current which is not recorded."""
     span = NonRecordingSpan(context)
     return Scope(span, set_span_in_context(span, _NOWHERE))
+
+
+def passing_by(traceparent: str) -> Scope:
+    """Do as `passing`; the ids are read when somebody asks for them, which the handling of most messages never does."""
+    span = _Unrecorded(traceparent)
+    return Scope(span, set_span_in_context(span, _NOWHERE))
+
+
+class _Unrecorded(NonRecordingSpan):
+    """The span that a traceparent names."""
+
+    def __init__(self, traceparent: str) -> None:
+        self._traceparent = traceparent
+
+    def get_span_context(self) -> SpanContext:
+        return parse(self._traceparent) or INVALID_SPAN_CONTEXT
 
 
 def staying(span: Span = INVALID_SPAN) -> Scope:

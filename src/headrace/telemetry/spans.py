@@ -21,15 +21,18 @@ from typing import Final
 from uuid import UUID
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, get_current_span, set_span_in_context
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, get_current_span, set_span_in_context
 
 from headrace.telemetry import names
 from headrace.telemetry.messages import Batch, Fact, Message, Order
 from headrace.telemetry.propagation import parse
-from headrace.telemetry.scope import Attribute, Scope, Start, at_root, passing, start, staying
+from headrace.telemetry.scope import Attribute, Scope, Start, at_root, passing_by, start, staying
 
 LINKS: Final = 128
 """As many links as the SDK keeps on a span by default (OTEL_SPAN_LINK_COUNT_LIMIT)."""
+
+_PLAIN: Final = 55
+"""Characters of a traceparent of version 00, which all of ours are."""
 
 _SAMPLED_DIGITS: Final = frozenset("13579bdf")
 """What a traceparent ends with when bit 0 of its flags is set: cheaper than parsing the nine of ten that are not."""
@@ -100,7 +103,7 @@ def receive(batch: Batch, *, since_ns: int) -> str | None:
 def process(destination: str, message: Message, *, group: str | None = None) -> Scope:
     """Span of one subscription handling one event."""
     if (parent := _unsampled_parent(message)) is not None:
-        return passing(parent)
+        return passing_by(parent)
     attributes = _processing(destination, message)
     if group is not None:
         attributes[names.MESSAGING_GROUP] = group
@@ -110,7 +113,7 @@ def process(destination: str, message: Message, *, group: str | None = None) -> 
 def run(queue: str, message: Message, *, task: str) -> Scope:
     """Span of a worker running one attempt of a job."""
     if (parent := _unsampled_parent(message)) is not None:
-        return passing(parent)
+        return passing_by(parent)
     destination = names.job_destination(queue)
     attributes = _processing(destination, message) | {names.TASK: task}
     return start(f"{names.PROCESS} {destination}", SpanKind.CONSUMER, attributes, _beginning(message))
@@ -134,12 +137,12 @@ def _unrecorded() -> Scope | None:
     return staying(current) if context.is_valid and not context.trace_flags.sampled else None
 
 
-def _unsampled_parent(message: Message) -> SpanContext | None:
+def _unsampled_parent(message: Message) -> str | None:
     """Return the creator of a live message whose trace is not sampled."""
-    if not message.is_live:
+    created = message.created
+    if created is None or len(created) != _PLAIN or created[-1] in _SAMPLED_DIGITS or not message.is_live:
         return None
-    parent = parse(message.created)
-    return parent if parent is not None and not parent.trace_flags.sampled else None
+    return created
 
 
 def _beginning(message: Message) -> Start:
