@@ -19,17 +19,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headrace.leases import Fence, Leases
 from headrace.subscribers.consumer import Consumer
+from headrace.webhooks.model import FAN_OUT
 
 logger = structlog.get_logger(__name__)
 
-_SURVEY = text("""
+# The fan-out of webhooks is nobody's while there is none: `headrace.webhooks.resting` moves it then.
+_SURVEY = text(f"""
     SELECT
         ARRAY(SELECT lane FROM lanes ORDER BY lane) AS lanes,
-        ARRAY(SELECT name FROM subscriptions WHERE paused) AS paused,
+        ARRAY(SELECT name FROM subscriptions WHERE paused
+              UNION SELECT '{FAN_OUT}' WHERE NOT EXISTS (SELECT FROM webhooks WHERE enabled)) AS paused,
         ARRAY(SELECT name FROM leases WHERE name LIKE 'sub:%' AND expires_at > now()) AS busy,
-        (SELECT coalesce(jsonb_object_agg(id, tasks), '{}') FROM processes
+        (SELECT coalesce(jsonb_object_agg(id, tasks), '{{}}') FROM processes
          WHERE role = 'consume' AND expires_at > now()) AS peers
-""")
+""")  # noqa: S608 - composed of constants
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -122,7 +125,8 @@ class Ownership:
         share = survey.share_of(self._leases.holder, consumer.subscription.name)
         held = sorted(consumer.lanes, key=lambda number: (number not in survey.lanes, number))
         for place, number in enumerate(held):
-            consumer.lanes[number].draining = place >= share or number not in survey.lanes
+            if place >= share or number not in survey.lanes:
+                consumer.lanes[number].draining = True  # for good: what it has left is the next owner's
 
     async def _give_back(self) -> None:
         finished = [

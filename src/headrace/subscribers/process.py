@@ -40,6 +40,8 @@ from headrace.subscribers.projecting import Projecting
 from headrace.subscribers.settler import Settler
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
+from headrace.webhooks.model import FAN_OUT
+from headrace.webhooks.resting import leap
 
 logger = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ _KEPT_CONNECTIONS = 3
 """Connections of the pool that handlers leave to settling, checkpoints and leases."""
 
 _FINISH_SECONDS = 0.05
+_LEAP_PACE = Pace(1.0, last_backoff_seconds=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +106,13 @@ async def consume(settings: Settings, registry: Registry, stop: Stop, *, opening
 def _chosen(settings: Settings, known: Mapping[str, Subscription]) -> dict[str, Subscription]:
     if settings.subscriptions is None:
         return dict(known)
+    # every process fans events out to webhooks: a list of names made before there were any would leave it to nobody
     names = [name.strip() for name in settings.subscriptions.split(",") if name.strip()]
     for name in names:
         if name not in known:
             message = f"HEADRACE_SUBSCRIPTIONS names {name}; the loaded applications have {', '.join(sorted(known))}"
             raise ConfigurationError(message)
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in [*names, *(own for own in (FAN_OUT,) if own in known)]}
 
 
 async def _consume(ground: Ground, leases: Leases, chosen: Mapping[str, Subscription], stop: Stop) -> None:
@@ -122,12 +126,13 @@ async def _consume(ground: Ground, leases: Leases, chosen: Mapping[str, Subscrip
         owning = asyncio.create_task(
             repeat("own", ownership.run_once, Pace(settings.lease_seconds / 6, last_backoff_seconds=0.5), stop)
         )
+        resting = asyncio.create_task(repeat("rest", lambda: leap(ground.record), _LEAP_PACE, stop))
         try:
             await _until_any_ends(owning, *reading, *reacting)
             await asyncio.gather(owning, *reading)
             await _finish(ownership, settings.shutdown_seconds)
         finally:
-            await _end(owning, *reading, *reacting)
+            await _end(owning, resting, *reading, *reacting)
 
 
 @dataclass(frozen=True, slots=True)
