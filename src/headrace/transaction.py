@@ -33,12 +33,14 @@ P = ParamSpec("P")
 class Transaction:
     """An open transaction. Get one from `transaction`, `run.begin()` or `delivery.begin()`."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, *, release: str = "") -> None:
         self.connection = connection
         """SQLAlchemy's connection, for the application's own statements."""
         self._driver: asyncpg.Connection[asyncpg.Record] | None = None
         self.bells: set[Bell] = set()
         """What is to be rung after the commit."""
+        self.release = release
+        """The version of the code that writes, for what failed."""
 
     async def driver(self) -> asyncpg.Connection[asyncpg.Record]:
         """Return asyncpg's own connection, inside this transaction, for a statement that is executed very often.
@@ -126,7 +128,7 @@ async def transaction(record: Record) -> AsyncIterator[Transaction]:
     async with AsyncExitStack() as stack:
         with reaching():
             connection = await stack.enter_async_context(record.engine.connect())
-        tx = Transaction(connection)
+        tx = Transaction(connection, release=record.release)
         yield tx
         await commit(connection)
         stack.pop_all()  # nothing is under way: to close it needs no task that protects it from a cancellation

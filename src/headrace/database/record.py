@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from headrace.database.away import DRIVER_ERRORS
 from headrace.errors import ConfigurationError
+from headrace.release import release_of
 from headrace.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -98,6 +99,8 @@ class Record:
     wakeup: Wakeup
     database_url: str
     """For the connections that a part keeps to itself, as asyncpg takes it."""
+    release: str = ""
+    """The version of the code that writes here, for what fails."""
 
 
 class _Impatient(asyncpg.Connection):  # type: ignore[misc]  # asyncpg tells mypy nothing of its types
@@ -167,7 +170,7 @@ async def open_record(
     wakeup = Wakeup(settings.database_url)
     ringing = asyncio.create_task(wakeup.run())
     try:
-        yield Record(engine=engine, wakeup=wakeup, database_url=settings.database_url)
+        yield Record(engine=engine, wakeup=wakeup, database_url=settings.database_url, release=release_of(settings))
     finally:
         ringing.cancel()
         with contextlib.suppress(asyncio.CancelledError):

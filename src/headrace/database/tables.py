@@ -84,6 +84,8 @@ job_attempts = Table(
     Column("traceback", Text, nullable=False),
     Column("trace_id", Text, nullable=False),
     Column("worker_id", Uuid),
+    Column("fingerprint", Text),
+    Column("release", Text),
 )
 
 job_traces = Table(

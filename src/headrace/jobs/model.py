@@ -50,6 +50,8 @@ class Failure(msgspec.Struct, frozen=True):
     message: str
     traceback: str
     trace_id: str
+    fingerprint: str | None = None
+    """Which failures are the same; None where there was no exception."""
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -43,11 +43,13 @@ _SETTLE = """
                   jobs.watched AND jobs.finished_at IS NOT NULL AS awaited),
     failed AS (
         INSERT INTO job_attempts
-            (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id)
+            (job_id, attempt, fence, started_at, at, outcome, type, message, traceback, trace_id, worker_id,
+             fingerprint, release)
         SELECT s.id, s.attempt, s.fence, s.started_at, clock_timestamp(), f.outcome, f.type, f.message, f.traceback,
-               f.trace_id, s.worker_id
+               f.trace_id, s.worker_id, f.fingerprint, nullif($9, '')
         FROM jsonb_to_recordset($8::jsonb)
-            AS f(id uuid, fence integer, outcome text, type text, message text, traceback text, trace_id text)
+            AS f(id uuid, fence integer, outcome text, type text, message text, traceback text, trace_id text,
+                 fingerprint text)
         JOIN settled s ON s.id = f.id AND s.fence = f.fence)
     SELECT id, fence, awaited FROM settled
 """
@@ -62,9 +64,21 @@ def nobody() -> None:
 
 
 async def settle(
-    connection: asyncpg.Connection[asyncpg.Record], outcomes: Sequence[Outcome], *, tell: Tell = nobody
+    connection: asyncpg.Connection[asyncpg.Record],
+    outcomes: Sequence[Outcome],
+    *,
+    tell: Tell = nobody,
+    release: str = "",
 ) -> set[Key]:
-    """Record outcomes and return the attempts (job, fence) that were settled by them; the others were fenced off."""
+    """Record outcomes and return the attempts (job, fence) that were settled by them; the others were fenced off.
+
+    Args:
+        connection: in no transaction, or in that of the attempt.
+        outcomes: what was decided.
+        tell: called when others wait for the end of one of these jobs.
+        release: the version of the code that ran them, for what failed; "" where it is not known.
+
+    """
     failures = [
         {"id": outcome.job_id, "fence": outcome.fence} | msgspec.structs.asdict(outcome.failure)
         for outcome in outcomes
@@ -80,6 +94,7 @@ async def settle(
         [int(outcome.refund) for outcome in outcomes],
         [outcome.failure is not None and outcome.failure.outcome == LOST for outcome in outcomes],
         msgspec.json.encode(failures).decode(),
+        release,
     )
     if any(row["awaited"] for row in rows):
         tell()

@@ -14,6 +14,7 @@ import msgspec
 from headrace.database.states import JobState
 from headrace.jobs.call import holds_nul
 from headrace.jobs.claim import Claimed
+from headrace.jobs.fingerprint import fingerprint_of
 from headrace.jobs.losses import LOST, QUARANTINED, WHY_QUARANTINED
 from headrace.jobs.model import Claim, Failure, Outcome
 from headrace.jobs.retry import Cancel, Retry, Snooze
@@ -133,12 +134,14 @@ def name_of(outcome: Outcome) -> str:
 
 
 def _failure(claim: Claim, error: BaseException, outcome: str) -> Failure:
+    message = _storable(_text_of(error)[:_MAX_TEXT])
     return Failure(
         outcome=outcome,
         type=type(error).__qualname__,
-        message=_storable(_text_of(error)[:_MAX_TEXT]),
+        message=message,
         traceback=_storable("".join(traceback.format_exception(error))[-_MAX_TEXT:]),
         trace_id=trace_id_now() or trace_id_of(claim.traceparent),
+        fingerprint=fingerprint_of(error, message),
     )
 
 

@@ -38,8 +38,9 @@ _REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncp
 class Settler:
     """Records outcomes; `run` must be running for `settle` to return."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, release: str = "") -> None:
         self._database_url = database_url
+        self._release = release
         self._waiting: deque[tuple[Outcome, asyncio.Future[bool]]] = deque()
         self._wanted = asyncio.Event()
         self._abandoned = False
@@ -82,7 +83,7 @@ class Settler:
             await self._wanted.wait()
             await self._gather()
             batch = [self._waiting[place] for place in range(min(len(self._waiting), _MAX_BATCH))]
-            settled = await _settle_all(connection, [outcome for outcome, _ in batch], tell)
+            settled = await self._settle_all(connection, [outcome for outcome, _ in batch], tell)
             for outcome, future in batch:
                 self._waiting.popleft()
                 if not future.done():
@@ -98,15 +99,17 @@ class Settler:
             quiet = quiet + 1 if len(self._waiting) == before else 0
             before = len(self._waiting)
 
-
-async def _settle_all(connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome], tell: Tell) -> set[Key]:
-    try:
-        return await settle(connection, outcomes, tell=tell)
-    except _REFUSED as error:
-        if len(outcomes) == 1:
-            logger.warning("outcome_not_storable", job_id=str(outcomes[0].job_id), error=str(error))
-            return await settle(connection, [_unstorable(outcomes[0], error)], tell=tell)
-        return {key for outcome in outcomes for key in await _settle_all(connection, [outcome], tell)}
+    async def _settle_all(
+        self, connection: asyncpg.Connection[asyncpg.Record], outcomes: list[Outcome], tell: Tell
+    ) -> set[Key]:
+        try:
+            return await settle(connection, outcomes, tell=tell, release=self._release)
+        except _REFUSED as error:
+            if len(outcomes) == 1:
+                logger.warning("outcome_not_storable", job_id=str(outcomes[0].job_id), error=str(error))
+                unstorable = _unstorable(outcomes[0], error)
+                return await settle(connection, [unstorable], tell=tell, release=self._release)
+            return {key for outcome in outcomes for key in await self._settle_all(connection, [outcome], tell)}
 
 
 def _unstorable(outcome: Outcome, error: asyncpg.PostgresError) -> Outcome:

@@ -29,6 +29,7 @@ from headrace.jobs.queues import queue_names, register_queues
 from headrace.loops import Pace, Stop, repeat
 from headrace.presence import Identity, Presence
 from headrace.providers import Factory, open_providers
+from headrace.release import release_of
 from headrace.settings import Settings
 from headrace.streams.connection import open_commands
 from headrace.tasks.attempt import Interruption
@@ -89,7 +90,7 @@ class Worker:
             tasks=sorted(tasks),
             slots=settings.worker_concurrency,
         )
-        self.settler = Settler(settings.database_url)
+        self.settler = Settler(settings.database_url, release=release_of(settings))
         self._presence = Presence(settings.database_url, self.identity)
         self.belt: Belt
         self.execution: Execution

@@ -68,14 +68,14 @@ CREATE INDEX held_keys_job ON held_keys (job_id) WHERE job_id IS NOT NULL;
 
 -- The events of these keys that wait, in their order. They have their position, and checkpoints have passed it.
 CREATE TABLE waiting_events (
-    subscription text NOT NULL,
+    subscription text NOT NULL REFERENCES subscriptions (name) ON DELETE CASCADE,
     key text NOT NULL,
-    seq bigint GENERATED ALWAYS AS IDENTITY,
+    generation integer NOT NULL,
+    position bigint NOT NULL,
     event_id uuid NOT NULL,
     lane smallint NOT NULL,
-    position bigint NOT NULL,
-    PRIMARY KEY (subscription, key, seq),
-    FOREIGN KEY (subscription, key) REFERENCES held_keys ON DELETE CASCADE
+    PRIMARY KEY (subscription, key, generation, position),
+    FOREIGN KEY (subscription, key) REFERENCES held_keys
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE UNIQUE INDEX waiting_events_once ON waiting_events (event_id, subscription);
 """
@@ -103,11 +103,12 @@ CREATE TABLE replays (
 
 CREATE TABLE replay_lanes (
     job_id uuid NOT NULL REFERENCES replays ON DELETE CASCADE,
+    generation integer NOT NULL,
     lane smallint NOT NULL,
     begins_after bigint NOT NULL,
     position bigint NOT NULL,
-    last bigint, -- of a replay; a rebuild follows the checkpoints
-    PRIMARY KEY (job_id, lane)
+    upto bigint NOT NULL,
+    PRIMARY KEY (job_id, generation, lane)
 ) WITH (fillfactor = 50);
 
 -- A delivery of a replay stands in the inbox and here as `<subscription>@<job of the replay>`.
@@ -177,6 +178,81 @@ CREATE TABLE webhook_attempts (
 );
 """
 
+DEAD = r"""
+-- What failed is told from what else failed by its fingerprint, and by the version of the code that ran it.
+ALTER TABLE job_attempts ADD COLUMN fingerprint text, ADD COLUMN release text;
+
+-- A death that left no exception, or was put on record by older code, has a fingerprint too: by its type, and what it
+-- said without quoted values and words that hold a digit.
+CREATE FUNCTION death_fingerprint(type text, message text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT left(encode(sha256(convert_to(type || E'\n' || regexp_replace(regexp_replace(
+        split_part(message, E'\n', 1), '''[^'']*''', '', 'g'), '\S*\d\S*', '#', 'g'), 'UTF8')), 'hex'), 16)
+$$;
+
+-- The dead deliveries, kept true by a trigger whichever way a job dies, comes back or leaves: an operator asks for
+-- their groups when there are very many.
+CREATE TABLE dead_deliveries (
+    job_id uuid PRIMARY KEY,
+    subscription text NOT NULL,
+    fingerprint text NOT NULL,
+    release text NOT NULL,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    died_at timestamptz NOT NULL
+);
+CREATE INDEX dead_deliveries_groups ON dead_deliveries (subscription, fingerprint, release, job_id) INCLUDE (died_at);
+CREATE INDEX dead_deliveries_event ON dead_deliveries (event_id);
+
+CREATE FUNCTION note_dead_delivery(job jobs) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO dead_deliveries (job_id, subscription, fingerprint, release, event_id, type, died_at)
+    SELECT job.id, d.subscription,
+           coalesce(a.fingerprint,
+                    death_fingerprint(coalesce(a.type, ''),
+                                      CASE WHEN a.outcome = 'lost' THEN '' ELSE coalesce(a.message, '') END)),
+           coalesce(a.release, ''), d.event_id, coalesce((SELECT type FROM event_log WHERE id = d.event_id), ''),
+           coalesce(job.finished_at, now())
+    FROM (SELECT job.args->>'subscription', CAST(job.args->>'event_id' AS uuid) WHERE job.task = 'headrace.deliver'
+          UNION ALL
+          SELECT 'webhook:' || w.webhook_id, w.event_id FROM webhook_deliveries w
+          WHERE job.task = 'headrace.webhook' AND w.id = job.id) AS d(subscription, event_id)
+    LEFT JOIN LATERAL (SELECT * FROM job_attempts WHERE job_id = job.id ORDER BY fence DESC LIMIT 1) AS a ON true
+    ON CONFLICT DO NOTHING;
+END $$;
+
+CREATE FUNCTION dead_delivery_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM dead_deliveries WHERE job_id = OLD.id;
+    END IF;
+    IF TG_OP <> 'DELETE' AND NEW.state = 'dead' THEN
+        PERFORM note_dead_delivery(NEW);
+    END IF;
+    RETURN NULL;
+END $$;
+-- AFTER, so that the attempt is seen that the same statement put on record.
+CREATE TRIGGER dead_delivery_born AFTER INSERT ON jobs FOR EACH ROW
+    WHEN (NEW.state = 'dead' AND NEW.task IN ('headrace.deliver', 'headrace.webhook'))
+    EXECUTE FUNCTION dead_delivery_moved();
+CREATE TRIGGER dead_delivery_moved AFTER UPDATE OF state ON jobs FOR EACH ROW
+    WHEN ((NEW.state = 'dead' OR OLD.state = 'dead') AND NEW.task IN ('headrace.deliver', 'headrace.webhook'))
+    EXECUTE FUNCTION dead_delivery_moved();
+CREATE TRIGGER dead_delivery_left AFTER DELETE ON jobs FOR EACH ROW
+    WHEN (OLD.state = 'dead' AND OLD.task IN ('headrace.deliver', 'headrace.webhook'))
+    EXECUTE FUNCTION dead_delivery_moved();
+SELECT note_dead_delivery(jobs) FROM jobs WHERE state = 'dead' AND task = 'headrace.deliver';
+
+-- A redrive is a job of this id; `canary` is the delivery that goes first.
+CREATE TABLE redrives (
+    job_id uuid PRIMARY KEY,
+    subscription text NOT NULL,
+    total bigint NOT NULL,
+    done bigint NOT NULL DEFAULT 0,
+    asked_at timestamptz NOT NULL DEFAULT now(),
+    canary uuid
+);
+"""
+
 
 _GIVE = text("""
     UPDATE outbox SET slot = given.slot
@@ -199,7 +275,7 @@ def _give_slots() -> None:
 
 def upgrade() -> None:
     """Add what events need."""
-    for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS):
+    for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS, DEAD):
         run(statements)
     _give_slots()
 
