@@ -24,6 +24,7 @@ from headrace.errors import FieldError, InvalidInputError
 from headrace.events.intake import publish_from_outside
 from headrace.events.queries import DeliveryStatus, EventFilter, deliveries_of, find_event, list_events
 from headrace.events.reading import Reading
+from headrace.events.replayed import ReplayStatus, replays_of
 from headrace.events.showing import EventShown, shown
 from headrace.transaction import Transaction
 
@@ -53,6 +54,8 @@ class EventWithDeliveries(EventShown, frozen=True, kw_only=True):
     """An event and how it stands with each subscription."""
 
     deliveries: list[DeliveryStatus]
+    replays: list[ReplayStatus]
+    """How it stands in the replays that have given it again, apart from its live deliveries."""
 
 
 @get("/v1/event-types", summary="List event types")
@@ -106,7 +109,7 @@ async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[
     record = door_of(request).record
     event = await find_event(record, event_id)
     deliveries = await deliveries_of(record, event, Reading(door_of(request).registry.events.values()))
-    return _json(shown(event) | {"deliveries": deliveries})
+    return _json(shown(event) | {"deliveries": deliveries, "replays": await replays_of(record, event)})
 
 
 def _checked(moment: datetime | None) -> datetime | None:

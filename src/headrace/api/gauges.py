@@ -37,8 +37,8 @@ _LAG: Final = text("""
 """)
 
 _DEAD: Final = text("""
-    SELECT d.subscription, count(*)::float8 AS dead FROM deliveries d JOIN jobs j ON j.id = d.job_id
-    WHERE j.state = 'dead' GROUP BY d.subscription
+    SELECT d.listener, count(*)::float8 AS dead FROM deliveries d JOIN jobs j ON j.id = d.job_id
+    WHERE j.state = 'dead' GROUP BY d.listener
 """)
 
 _PARKED: Final = text("SELECT queue, count(*)::float8 FROM jobs WHERE state = 'pending' AND parked GROUP BY queue")

@@ -77,7 +77,7 @@ _STATUS = f"""
                count(*) FILTER (WHERE j.state IN ('scheduled', 'pending', 'retrying')) AS retrying,
                count(*) FILTER (WHERE j.state = 'dead') AS dead
         FROM deliveries AS d JOIN jobs AS j ON j.id = d.job_id
-        WHERE d.subscription = s.name) AS jobs
+        WHERE d.listener = s.name) AS jobs
     LEFT JOIN ({HELD}) AS held ON held.subscription = s.name
 """  # noqa: S608 - both parts are ours
 _PAGE = text(_STATUS + "WHERE s.name > :after ORDER BY s.name LIMIT :limit")
