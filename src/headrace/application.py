@@ -122,6 +122,12 @@ def _resolved(subscription: Subscription, events: Mapping[str, EventType]) -> Su
     """Return a subscription with all declared types that its patterns meet."""
     told = f"the subscription {subscription.name}"
     met = resolved(told, subscription.patterns, events)
+    for event in subscription.events:
+        listed, named = events[event.type].data_type, event.data_type
+        _require(
+            listed is named,
+            f"{told} names {named.__qualname__} for {event.type}, and the applications list {listed.__qualname__}",
+        )
     if subscription.filter is not None:
         check_filter(told, subscription.filter, met)
     return replace(subscription, events=met)

@@ -1,9 +1,9 @@
 """Events from outside enter the log here, as CloudEvents 1.0 (https://github.com/cloudevents/spec, JSON format).
 
-Owns the way from a CloudEvent to a `NewEvent`: the type must be declared, the data must fit it, the subject is the
-ordering key, extension attributes are kept. The same `source` and `id` twice is one event, however often and
-wherever it is sent: a ledger of the producers' ids decides, in the transaction that appends the event. Never trust
-a producer's id to be unique over all producers.
+Owns the way from a CloudEvent to a `NewEvent`: the type must be declared, the data must fit it, in the present version
+or in an older one that this code can read, the subject is the ordering key, extension attributes are kept. The same
+`source` and `id` twice is one event, however often and wherever it is sent: a ledger of the producers' ids decides, in
+the transaction that appends the event. Never trust a producer's id to be unique over all producers.
 """
 
 from __future__ import annotations
@@ -65,10 +65,18 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     data: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
+class Content(msgspec.Struct, frozen=True):
+    """The data of an event from outside: as they are kept, of some version, and read as the present one."""
+
+    version: int
+    encoded: bytes
+    present: msgspec.Struct
+
+
 def event_of(
-    attributes: Attributes, extensions: Mapping[str, msgspec.Raw], declared: EventType, data: msgspec.Struct
+    attributes: Attributes, extensions: Mapping[str, msgspec.Raw], declared: EventType, content: Content
 ) -> NewEvent:
-    """Make the event that a CloudEvent is recorded as; `data` is its decoded data.
+    """Make the event that a CloudEvent is recorded as.
 
     Raises:
         InvalidInputError: the time is out of bounds, or the data exceed 256 KiB.
@@ -76,19 +84,18 @@ def event_of(
     """
     if attributes.time is not None and not _EARLIEST <= attributes.time <= _LATEST:
         _refuse("time", "this must lie between the years 1970 and 9999")
-    encoded = msgspec.json.encode(data)
-    if len(encoded) > MAX_DATA_BYTES:
+    if len(content.encoded) > MAX_DATA_BYTES:
         _refuse("data", f"these take more than {MAX_DATA_BYTES} bytes: pass a reference")
     kept = dict(extensions) | ({"dataschema": attributes.dataschema} if attributes.dataschema else {})
     return NewEvent(
         id=_record_id(attributes.id),
         type=declared.type,
-        version=declared.version,
+        version=content.version,
         source=attributes.source,
         source_id=attributes.id,
-        subject=attributes.subject or declared.subject_of(data),
+        subject=attributes.subject or declared.subject_of(content.present),
         time=attributes.time or now(),
-        data=msgspec.Raw(encoded),
+        data=msgspec.Raw(content.encoded),
         attributes=msgspec.Raw(msgspec.json.encode(kept)),
     )
 

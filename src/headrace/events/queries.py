@@ -23,7 +23,7 @@ from headrace.events.filters import Filter
 from headrace.events.lane import COLUMNS
 from headrace.events.model import RecordedEvent
 from headrace.events.patterns import like
-from headrace.events.reading import AS_RECORDED, Reading
+from headrace.events.reading import Reading
 
 
 class DeliveryState(StrEnum):
@@ -166,10 +166,10 @@ async def recorded_event(connection: AsyncConnection, event_id: UUID) -> Recorde
     return None if row is None else RecordedEvent(*row)
 
 
-async def deliveries_of(record: Record, event: Event, reading: Reading = AS_RECORDED) -> list[DeliveryStatus]:
+async def deliveries_of(record: Record, event: Event, reading: Reading | None = None) -> list[DeliveryStatus]:
     """Return how the event stands with every subscription that listens to its type.
 
-    Filters are asked of its data as `reading` has them: of the present version, where it knows the type.
+    Filters are asked of its data as `reading` makes them, those of the present version; without it, of the record's.
     """
     parameters = {"id": event.id, "type": event.type, "lane": event.lane}
     async with record.engine.connect() as connection:
@@ -217,14 +217,13 @@ _OF_JOB = {
 }
 
 
-def _delivery(event: Event, row: Row[Any], reading: Reading) -> DeliveryStatus:
+def _delivery(event: Event, row: Row[Any], reading: Reading | None) -> DeliveryStatus:
     """Say how one subscription stands with an event."""
     if row.job_id is not None:
         state = _OF_JOB.get(row.state, DeliveryState.RETRYING)
         return DeliveryStatus(row.name, state, row.attempt or 1, row.job_id, row.job_trace_id, row.job_error)
     passed = event.position is not None and row.position is not None and row.position >= event.position
-    left_out = row.filter is not None and not reading.meets(Filter.of(msgspec.json.decode(row.filter)), event)
-    if left_out and not row.entered:
+    if row.filter is not None and not row.entered and not _meets(row.filter, event, reading):
         return DeliveryStatus(row.name, DeliveryState.SKIPPED, 0, None, None, None)
     if row.entered or (passed and row.kind == "projection"):
         return DeliveryStatus(row.name, DeliveryState.HANDLED, 1, None, event.trace_id, None)
@@ -233,3 +232,8 @@ def _delivery(event: Event, row: Row[Any], reading: Reading) -> DeliveryStatus:
     waits = row.last_error is not None and event.position == (row.position or 0) + 1
     state = DeliveryState.RETRYING if waits else DeliveryState.PENDING
     return DeliveryStatus(row.name, state, int(waits), None, None, row.last_error if waits else None)
+
+
+def _meets(written: str, event: Event, reading: Reading | None) -> bool:
+    asked = Filter.of(msgspec.json.decode(written))
+    return asked.matches(bytes(event.data).decode()) if reading is None else reading.meets(asked, event)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -82,11 +82,7 @@ class Reading:
             UnknownEventError: this code does not know its type, or not this version of it.
 
         """
-        declared = self._types.get(event.type)
-        if declared is None:
-            message = f"this code does not know the event type {event.type}"
-            raise UnknownEventError(message)
-        return _read(declared, event)
+        return _read(self._declared(event), event)
 
     def meets(self, asked: Filter, event: Published) -> bool:
         """Tell whether a filter means an event, by its present data; what this code cannot read is not left out."""
@@ -100,17 +96,20 @@ class Reading:
 
         Raises:
             UnreadableEventError: no function makes them from an older version, or one fails.
-            UnknownEventError: this code does not know its version. Of a type that it does not know, all are present.
+            UnknownEventError: this code does not know its type, or not this version of it.
 
         """
-        declared = self._types.get(event.type)
-        if declared is None or declared.version == event.version:
+        declared = self._declared(event)
+        if declared.version == event.version:
             return _text(event.data)
         return upcast_data(declared, event.version, event.data)
 
-
-AS_RECORDED: Final = Reading(())
-"""Knows no type, and so takes data as they stand on record."""
+    def _declared(self, event: Published) -> EventType:
+        declared = self._types.get(event.type)
+        if declared is None:
+            message = f"this code does not know the event type {event.type}"
+            raise UnknownEventError(message)
+        return declared
 
 
 def upcast_data(declared: EventType, version: int, data: str | msgspec.Raw) -> str:
@@ -122,10 +121,10 @@ def upcast_data(declared: EventType, version: int, data: str | msgspec.Raw) -> s
 
     """
     if version > declared.version:
-        message = f"{declared.type} was published at version {version}, and this code knows {_known(declared)}"
+        message = f"{declared.type} was published at version {version}, and this code knows {declared.readable}"
         raise UnknownEventError(message)
     if version < declared.oldest:
-        message = f"{declared.type} was published at version {version}, and this code reads {_known(declared)}"
+        message = f"{declared.type} was published at version {version}, and this code reads {declared.readable}"
         raise UnreadableEventError(message)
     value = decoded(_text(data))
     older = version
@@ -151,11 +150,6 @@ def _read(declared: EventType, event: Published) -> Any:  # noqa: ANN401 - of th
 
 def _text(data: str | msgspec.Raw) -> str:
     return data if isinstance(data, str) else bytes(data).decode()
-
-
-def _known(declared: EventType) -> str:
-    oldest, newest = declared.oldest, declared.version
-    return f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
 
 
 @lru_cache(maxsize=1024)

@@ -48,6 +48,11 @@ class EventType:
         return version
 
     @property
+    def readable(self) -> str:
+        """The versions whose data this code can read, in words."""
+        return f"version {self.version}" if self.oldest == self.version else f"versions {self.oldest} to {self.version}"
+
+    @property
     def source(self) -> str:
         """The CloudEvents `source` of events published by this code: `/` and the first part of the type."""
         return "/" + self.type.split(".", 1)[0]
