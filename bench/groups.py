@@ -128,20 +128,19 @@ async def _delivered(stage: Stage, events: int, programs: Sequence[Program]) -> 
     """Run the programs, each with a tally of its own, until all have handled everything."""
     tallies = [stage.directory / f"tally-{uuid4().hex}" for _ in programs]
     with ExitStack() as stack:
-        running = []
         for program, tally in zip(programs, tallies, strict=True):
-            told = {**program.environment, "BENCH_TALLY": str(tally), "BENCH_EVENTS": str(events)}
-            running.append(stack.enter_context(stage.program(msgspec.structs.replace(program, environment=told))))
-        consumers = {f"consumer {place}": process for place, process in enumerate(running, start=1)}
-        meter = Meter(**consumers, postgres=stage.postgres, redis=stage.redis)
+            environment = {**program.environment, "BENCH_TALLY": str(tally), "BENCH_EVENTS": str(events)}
+            stack.enter_context(stage.program(msgspec.structs.replace(program, environment=environment)))
+        meter = Meter(postgres=stage.postgres, redis=stage.redis)
         meter.start()
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while not all(tally.exists() for tally in tallies):
                 await asyncio.sleep(_POLL_SECONDS)
         cost = meter.microseconds_per(events * len(programs))
-    moments = [tuple(map(float, tally.read_text().split())) for tally in tallies]
-    seconds = max(ended for _, ended in moments) - min(warm for warm, _ in moments)
-    return Delivered(int(events * len(programs) * (1 - WARM)), seconds, cost)
+    told = [tuple(map(float, tally.read_text().split())) for tally in tallies]
+    seconds = max(ended for _, ended, _ in told) - min(warm for warm, _, _ in told)
+    counted = int(events * len(programs) * (1 - WARM))
+    return Delivered(counted, seconds, {"consumer": 1e6 * sum(used for _, _, used in told) / counted} | cost)
 
 
 def _ticks(first: int, end: int) -> list[grouped.Ticked]:
