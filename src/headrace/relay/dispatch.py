@@ -3,9 +3,9 @@
 Owns the release: in the order of priority and age, and only as many as the workers can soon take. So a queue's pause,
 its priorities and a cancellation are plain SQL until the last moment, and the belt is never longer than about 50 ms of
 work. What has a limit or a concurrency key goes through the gate; everything else is released by one statement. A
-release that does not reach the belt (Redis away, emptied, replaced) is noticed and made again by `upkeep`. The caller
-holds the dispatcher's lease. Two dispatchers at once would release no job twice and break no limit, but would overfill
-the belt.
+release that does not reach the belt (Redis away, full, emptied, replaced) is noticed and made again by `upkeep`; after
+one that failed, nothing more is released for half a second. The caller holds the dispatcher's lease. Two dispatchers at
+once would release no job twice and break no limit, but would overfill the belt.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from headrace.telemetry.spans import dispatch
 logger = structlog.get_logger(__name__)
 
 _DUE_INTERVAL_SECONDS = 0.02
+_REST_SECONDS = 0.5
 _CLAIM_COLUMNS = len(Claim.__struct_fields__)
 
 _PROMOTE = """
@@ -89,10 +90,14 @@ class Dispatcher:
         self._parking = Parking()
         self._unknown = Unknown()
         self._due_at = 0.0
+        self._rest_until = 0.0
+        self._away = False
 
     async def run_once(self, connection: asyncpg.Connection[asyncpg.Record]) -> int:
         """Release what is due and has room; return how many jobs. -1 says that jobs wait and have no room."""
         await self._promote(connection)
+        if time.monotonic() < self._rest_until:
+            return 0
         room = await self._room.measure(connection)
         if room.parked and await self._bring_back(connection, room):
             room = await self._room.measure(connection)
@@ -144,4 +149,11 @@ class Dispatcher:
             try:
                 await put(self._redis, stream_of(queue), FIELD, [entry_of(job) for job in jobs])
             except (RedisError, OSError) as error:
-                logger.warning("belt_away", queue=queue, jobs=len(jobs), error=repr(error))
+                self._rest_until = time.monotonic() + _REST_SECONDS
+                if not self._away:
+                    self._away = True
+                    logger.warning("belt_away", queue=queue, jobs=len(jobs), error=repr(error))
+            else:
+                if self._away:
+                    self._away = False
+                    logger.info("belt_back", queue=queue)

@@ -100,7 +100,7 @@ class RedisGroup:
 
     async def _look(self, lanes: Sequence[int]) -> None:
         """Find out, when nothing comes, whether somebody else was given what was ours."""
-        pipeline = self._connection.pipeline(transaction=False)
+        pipeline = self._redis.pipeline(transaction=False)
         for lane in lanes:
             pipeline.xinfo_groups(lane_key(lane))
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
