@@ -35,7 +35,8 @@ P = ParamSpec("P")
 _PAUSE_SECONDS: Final = 0.02
 _END_SECONDS: Final = 15.0
 
-# A child that waits for its parents is nobody's turn; the ending of its last parent is the relay's.
+# A child that waits for its parents is nobody's turn; the ending of its last parent is the relay's. The fan-out of
+# webhooks rests where there is none.
 _LEFT: Final = text("""
     SELECT EXISTS (SELECT FROM jobs WHERE state IN ('pending', 'queued', 'running'))
         OR EXISTS (SELECT FROM jobs WHERE state IN ('scheduled', 'retrying') AND waits_for = 0
@@ -44,7 +45,8 @@ _LEFT: Final = text("""
         OR EXISTS (SELECT FROM outbox)
         OR EXISTS (SELECT FROM checkpoints c
                    JOIN lanes ON lanes.lane = c.lane JOIN subscriptions s ON s.name = c.subscription
-                   WHERE lanes.head > c.position AND NOT s.paused)
+                   WHERE lanes.head > c.position AND NOT s.paused
+                     AND (s.name <> 'headrace.webhooks' OR EXISTS (SELECT FROM webhooks WHERE enabled)))
 """)
 _HURRY: Final = text("""
     UPDATE jobs SET run_at = now() WHERE state IN ('scheduled', 'retrying') AND waits_for = 0 AND run_at > now()

@@ -36,9 +36,12 @@ class Crash(BaseException):
 class Steady(Retry):
     """A retry policy without jitter: each delay is the longest that its policy allows."""
 
+    bound: Callable[[Retry, int], float] = Retry.bound_seconds
+    """As the policy's own class has it."""
+
     def delay_seconds(self, attempt: int) -> float:
         """Return the bound itself."""
-        return self.bound_seconds(attempt)
+        return self.bound(self, attempt)
 
 
 class Faults:
@@ -118,4 +121,5 @@ def _require_reach(what: Failing) -> None:
 
 
 def _steady(retry: Retry) -> Steady:
-    return Steady(**{field.name: getattr(retry, field.name) for field in dataclasses.fields(retry)})
+    own = {field.name: getattr(retry, field.name) for field in dataclasses.fields(Retry)}
+    return Steady(**own, bound=type(retry).bound_seconds)
