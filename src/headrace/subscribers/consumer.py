@@ -87,7 +87,7 @@ class Consumer:
         """Prepare new lanes, read once, offer what came; return how many entries that were."""
         self._changed.clear()
         for lane in [lane for lane in self.lanes.values() if not lane.prepared]:
-            await self._prepare(lane)
+            await self._prepare(reactor, lane)
         wanted = {number: lane for number, lane in self.lanes.items() if lane.is_read and reactor.has_room(lane)}
         if not wanted:
             await self._rest()
@@ -129,13 +129,14 @@ class Consumer:
             async with asyncio.timeout(_REST_SECONDS):
                 await self._changed.wait()
 
-    async def _prepare(self, lane: Lane) -> None:
+    async def _prepare(self, reactor: Reactor, lane: Lane) -> None:
         """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
         async with borrowed(self._record.engine) as connection:
             checkpoint, head = await load(connection, self.subscription.name, lane.number)
         with suppress(*AWAY):  # failure table: Redis is away; the group is lost or rewound when it is back
             await self._group.rewind(lane.number, checkpoint)
         lane.begin(checkpoint, head)
+        await reactor.begin(lane)
         lane.prepared = True
 
     async def _rewind(self, lanes: Collection[Lane], error: GroupLostError) -> None:

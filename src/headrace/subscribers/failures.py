@@ -19,12 +19,15 @@ from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.events.model import RecordedEvent
 from headrace.jobs.call import Call, Overrides
+from headrace.jobs.fingerprint import fingerprint_of
 from headrace.jobs.retry import DEFAULT_MAX_LOSSES
+from headrace.leases import Fence
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.delivery import scope_of
+from headrace.subscribers.held_keys import hold
 from headrace.telemetry.propagation import current_traceparent, parse, trace_id_of
-from headrace.telemetry.scope import passing, staying
-from headrace.transaction import transaction
+from headrace.telemetry.scope import Scope, passing, staying
+from headrace.transaction import Transaction, transaction
 
 DELIVER = "headrace.deliver"
 """The task that tries a delivery again."""
@@ -40,8 +43,9 @@ _CLAIM = text("""
 """)
 
 _FIRST_ATTEMPT = text("""
-    INSERT INTO job_attempts (job_id, attempt, fence, outcome, type, message, traceback, trace_id)
-    VALUES (:job_id, 1, 0, :outcome, :type, :message, :traceback, :trace_id)
+    INSERT INTO job_attempts
+        (job_id, attempt, fence, outcome, type, message, traceback, trace_id, fingerprint, release)
+    VALUES (:job_id, 1, 0, :outcome, :type, :message, :traceback, :trace_id, :fingerprint, nullif(:release, ''))
 """)
 
 
@@ -65,27 +69,47 @@ async def become_job(
     record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None = None
 ) -> None:
     """Record the failed first attempt of a delivery, live or of a replay, and the job that goes on with it."""
+    with _continuing(failure):
+        async with transaction(record) as tx:
+            await _record(tx, subscription, event, failure, replay=replay)
+
+
+async def become_job_in_front(
+    record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, fence: Fence | None
+) -> UUID:
+    """Do as `become_job` for a live delivery, and hold the event's key until the job lets go; return the job.
+
+    Raises:
+        FencedError: the lane is somebody else's by now; nothing was recorded. Without a fence nobody else is asked.
+
+    """
+    with _continuing(failure):
+        async with transaction(record) as tx:
+            await _record(tx, subscription, event, failure, replay=None)
+            return await hold(tx, subscription.name, event, fence=fence)
+
+
+def _continuing(failure: Failure) -> Scope:
     span = parse(failure.traceparent)
-    with staying() if span is None else passing(span):
-        await _record(record, subscription, event, failure, replay=replay)
+    return staying() if span is None else passing(span)
 
 
 async def _record(
-    record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None
+    tx: Transaction, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None
 ) -> None:
     retry = subscription.policy.retry
     again = not failure.is_final and retry.max_attempts > 1 and retry.allows(failure.error)
     job_id = new_id()
-    async with transaction(record) as tx:
-        row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
-        if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
-            return
-        delay = failure.again_seconds or (retry.delay_seconds(1) if again else None)
-        call = _call(subscription, event, delay_seconds=delay, replay=replay)
-        if failure.again_seconds is not None:  # it was not tried: no attempt is taken from the policy's
-            call = msgspec.structs.replace(call, max_attempts=call.max_attempts + 1)
-        await tx.enqueue_calls([call], ids=[job_id])
-        await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id} | _described(failure))
+    row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
+    if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
+        return
+    delay = failure.again_seconds or (retry.delay_seconds(1) if again else None)
+    call = _call(subscription, event, delay_seconds=delay, replay=replay)
+    if failure.again_seconds is not None:  # it was not tried: no attempt is taken from the policy's
+        call = msgspec.structs.replace(call, max_attempts=call.max_attempts + 1)
+    # first the attempt: a job that is born dead tells of it
+    await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id, "release": tx.release} | _described(failure))
+    await tx.enqueue_calls([call], ids=[job_id])
 
 
 def _call(
@@ -111,10 +135,12 @@ def _call(
 
 
 def _described(failure: Failure) -> dict[str, str]:
+    message = _storable(str(failure.error))
     return {
         "outcome": failure.outcome,
         "type": type(failure.error).__qualname__,
-        "message": _storable(str(failure.error)),
+        "message": message,
+        "fingerprint": fingerprint_of(failure.error, message),
         "traceback": _storable("".join(traceback.format_exception(failure.error))),
         "trace_id": trace_id_of(current_traceparent()),
     }

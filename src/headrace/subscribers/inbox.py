@@ -2,7 +2,7 @@
 
 Owns the statements over `inbox` that take many events at once: entering those whose subscriber used no transaction, and
 asking, before events are handled that may have been handled before, which of them are settled. An event that became a
-job counts as settled too: its job handles it. Never ask row by row.
+job, or waits behind its key, counts as settled too: it is handled from there. Never ask row by row.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _SETTLED = """
     SELECT event_id FROM inbox WHERE subscription = $1 AND event_id = ANY($2::uuid[])
     UNION ALL
     SELECT event_id FROM deliveries WHERE subscription = $1 AND event_id = ANY($2::uuid[])
+    UNION ALL
+    SELECT event_id FROM waiting_events WHERE subscription = $1 AND event_id = ANY($2::uuid[])
 """
 
 
@@ -32,5 +34,5 @@ async def enter(connection: asyncpg.Connection[asyncpg.Record], subscription: st
 async def settled(
     connection: asyncpg.Connection[asyncpg.Record], subscription: str, events: Sequence[UUID]
 ) -> set[UUID]:
-    """Return those of the events that are handled or have a job."""
+    """Return those of the events that are handled, have a job, or wait behind their key."""
     return {row["event_id"] for row in await connection.fetch(_SETTLED, subscription, events)}

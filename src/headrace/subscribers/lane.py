@@ -19,8 +19,8 @@ class Lane:
     """One lane, owned under `fence`."""
 
     __slots__ = (
-        "awaited", "draining", "fence", "from_record", "lost", "number", "prepared", "progress", "saved", "stood_at",
-        "suspect_until",
+        "awaited", "draining", "fence", "from_record", "in_hand", "left", "lost", "number", "offered", "prepared",
+        "progress", "saved", "stood_at", "suspect_until",
     )  # fmt: skip
 
     def __init__(self, number: int, fence: Fence) -> None:
@@ -30,7 +30,9 @@ class Lane:
         self.lost = False
         """Somebody else owns it by now."""
         self.draining = False
-        """It is to be given back: nothing more is read, what was taken up is finished."""
+        """It is to be given back: nothing more is read or begun, what was begun is finished. It stays so."""
+        self.in_hand = 0
+        """Events of it that waited on record and are in work."""
         self.begin(checkpoint=0, head=0)
 
     def begin(self, checkpoint: int, head: int) -> None:
@@ -38,6 +40,10 @@ class Lane:
         self.progress = Progress(checkpoint)
         self.saved = checkpoint
         """The position that the checkpoint on record has."""
+        self.offered = checkpoint
+        """Up to here everything is done, or in the queue of its key, or on record."""
+        self.left = 0
+        """Positions that were taken up and are left to the next owner."""
         self.suspect_until = head
         self.awaited = checkpoint
         """Up to where the record had events at the last look."""
@@ -58,12 +64,18 @@ class Lane:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all that was taken up is done and on record."""
-        return not self.prepared or (self.progress.in_flight == 0 and self.saved == self.progress.position)
+        """Whether all that was begun is done and on record."""
+        if not self.prepared:
+            return True
+        done = self.progress.in_flight <= self.left and self.in_hand == 0
+        return done and self.saved == self.progress.position
 
 
 class Reactor(Protocol):
     """What handles the entries of a subscription: concurrently, or as a projection."""
+
+    async def begin(self, lane: Lane) -> None:
+        """Get ready for a lane that was taken, before any of its entries is offered."""
 
     def has_room(self, lane: Lane) -> bool:
         """Tell whether more entries of this lane may be offered."""

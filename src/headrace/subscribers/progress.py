@@ -27,6 +27,11 @@ class Progress:
         """How many positions were taken up and are not done."""
         return self.taken - self.position - len(self._ahead)
 
+    @property
+    def ahead(self) -> int:
+        """How many positions are done above one that is not."""
+        return len(self._ahead)
+
     def take(self, last: int) -> None:
         """Take up everything to `last`."""
         self.taken = last

@@ -56,6 +56,9 @@ class Projecting:
         self._group: asyncio.TaskGroup | None = None
         self._forever = asyncio.Event()
 
+    async def begin(self, lane: Lane) -> None:
+        """Nothing is to be got ready: the checkpoint says everything."""
+
     def has_room(self, lane: Lane) -> bool:
         """Tell whether the lane has fewer entries waiting than it may."""
         return len(self._queues.get(lane, ())) < ROOM

@@ -23,7 +23,9 @@ from headrace.streams.connection import AWAY
 from headrace.streams.transport import LaneGroup
 from headrace.subscribers.batch import batch_of
 from headrace.subscribers.checkpoints import Move, advance
+from headrace.subscribers.held_keys import no_longer_waiting
 from headrace.subscribers.inbox import enter
+from headrace.subscribers.keys import Key
 from headrace.subscribers.lane import Lane
 from headrace.telemetry.spans import acknowledge
 
@@ -40,6 +42,8 @@ class Settled(msgspec.Struct, frozen=True):
     """What was handled; None where there was nothing to do."""
     enter: bool = False
     """Whether the inbox is still to be told."""
+    key: Key | None = None
+    """The key of an event that waited on record: its position was settled when it was put there."""
 
 
 class Settler:
@@ -49,6 +53,8 @@ class Settler:
         self, engine: AsyncEngine, lanes: LaneGroup, subscription: str, *, on_room: Callable[[], None]
     ) -> None:
         """Call `on_room` after each settling: there is room for more then."""
+        self.on_key_free: Callable[[Key], None] = lambda _key: None
+        """Called when the last event that was taken from the record of a held key is settled."""
         self._engine = engine
         self._lanes = lanes
         self._subscription = subscription
@@ -70,12 +76,15 @@ class Settler:
     async def run_once(self) -> None:
         """Settle all that has gathered, and move the checkpoints if it is time."""
         gathered = [settled for settled in self._waiting if not settled.lane.lost]
+        waited = [settled for settled in self._waiting if settled.key is not None]
         taken = len(self._waiting)
         if gathered:
             await self._enter(gathered)
-            await self._acknowledge(gathered)
+            await self._forget(gathered)
+            await self._acknowledge([settled for settled in gathered if settled.key is None])
         del self._waiting[:taken]
-        self._count(gathered)
+        self._count([settled for settled in gathered if settled.key is None])
+        self._return(waited)
         if self._moved and time.monotonic() >= self._checkpoint_at:
             await self._move_checkpoints()
 
@@ -101,7 +110,16 @@ class Settler:
             async with borrowed(self._engine) as connection:
                 await enter(connection, self._subscription, events)
 
+    async def _forget(self, gathered: Collection[Settled]) -> None:
+        """Take events off the record of those that wait; the inbox has them by now, or a job."""
+        events = [settled.event.id for settled in gathered if settled.event is not None and settled.key is not None]
+        if events:
+            async with borrowed(self._engine) as connection:
+                await no_longer_waiting(connection, self._subscription, events)
+
     async def _acknowledge(self, gathered: Collection[Settled]) -> None:
+        if not gathered:
+            return
         handled: dict[int, list[int]] = {}
         for settled in gathered:
             handled.setdefault(settled.lane.number, []).append(settled.position)
@@ -124,6 +142,15 @@ class Settler:
                 self._moved.add(lane)
         if by_lane:
             self._on_room()
+
+    def _return(self, waited: Collection[Settled]) -> None:
+        """Count down what was taken from the record."""
+        for settled in waited:
+            settled.lane.in_hand -= 1
+            if settled.key is not None:
+                settled.key.in_hand -= 1
+                if not settled.key.in_hand:
+                    self.on_key_free(settled.key)
 
     async def _move_checkpoints(self) -> None:
         moves = {lane: Move(lane.number, lane.progress.position, lane.fence) for lane in self._moved if not lane.lost}
