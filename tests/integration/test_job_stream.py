@@ -39,8 +39,7 @@ async def serving(road: Road, redis_url: str | None = None) -> AsyncIterator[tup
             async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=20) as client:
                 yield client, door
         finally:
-            door.endings.release()
-            door.watches.release()
+            door.release()
             server.should_exit = True
             await running
 

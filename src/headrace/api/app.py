@@ -17,6 +17,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 from headrace.api.auth import PUBLIC, authorize
 from headrace.api.bodies import StrictRequest
 from headrace.api.bulk import bulk_routes
+from headrace.api.dead import dead_routes
 from headrace.api.docs import docs_routes
 from headrace.api.door import Door
 from headrace.api.events import event_routes
@@ -25,14 +26,18 @@ from headrace.api.history import history_routes
 from headrace.api.job_stream import stream_routes
 from headrace.api.jobs import job_routes
 from headrace.api.lanes import lane_routes
+from headrace.api.live import live_routes
+from headrace.api.live_socket import LiveSocket
 from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
+from headrace.api.replays import replay_routes
 from headrace.api.retrying import retrying_routes
 from headrace.api.subscriptions import subscription_routes
 from headrace.api.tasks import task_routes
 from headrace.api.tracing import Traced
+from headrace.api.webhooks import webhook_routes
 from headrace.api.workflows import workflow_routes
 from headrace.console.routes import console_routes
 
@@ -48,7 +53,7 @@ def create_app(door: Door) -> ASGIApp:
         return completed(described.openapi_schema.to_schema(), door.registry.events)
 
     served = _litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None)
-    return Traced(Methods(served), door.metrics)
+    return LiveSocket(Traced(Methods(served), door.metrics), door)
 
 
 def _routes(door: Door) -> list[ControllerRouterHandler]:
@@ -63,7 +68,11 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         queue_routes,
         event_routes,
         subscription_routes,
+        replay_routes,
+        dead_routes,
         lane_routes,
+        webhook_routes,
+        live_routes,
         health_routes,
         *door.registry.controllers,
     ]

@@ -65,22 +65,32 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     """
     if handler.opt.get("public"):
         return
-    token = _bearer(connection.scope)
+    needed = handler.opt.get("scope") or scope_of(
+        str(connection.scope.get("path_template")), str(connection.scope.get("method"))
+    )
+    principal = await admit(connection.app.state.door.keys, bearer_of(connection.scope), needed)
+    connection.scope["auth"] = connection.scope["user"] = principal
+
+
+async def admit(keys: KeyRing, token: str | None, needed: str) -> Principal:
+    """Return whose key this is.
+
+    Raises:
+        NotAuthorizedException: there is no key, or nobody's (401).
+        PermissionDeniedException: the key lacks the scope (403).
+
+    """
     if token is None:
         message = "this needs a key: Authorization: Bearer <key>"
         raise NotAuthorizedException(message, headers=_CHALLENGE)
-    keys: KeyRing = connection.app.state.door.keys
     principal = await keys.principal_of(token)
     if principal is None:
         message = "this key is unknown, expired or revoked"
         raise NotAuthorizedException(message, headers=_CHALLENGE)
-    needed = handler.opt.get("scope") or scope_of(
-        str(connection.scope.get("path_template")), str(connection.scope.get("method"))
-    )
     if not principal.may(needed):
         message = f"this needs a key with the scope {needed}"
         raise PermissionDeniedException(message)
-    connection.scope["auth"] = connection.scope["user"] = principal
+    return principal
 
 
 @lru_cache(maxsize=1024)
@@ -91,6 +101,7 @@ def scope_of(route: str, method: str) -> str:
     return f"{resource}:{'read' if method in _SAFE else 'write'}"
 
 
-def _bearer(scope: Scope) -> str | None:
+def bearer_of(scope: Scope) -> str | None:
+    """Return the key in the header `Authorization`, None where there is none."""
     kind, _, token = (header_of(scope, b"authorization") or "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None

@@ -20,10 +20,13 @@ from headrace.api.job_watch import Watches, open_watches
 from headrace.api.watch import SystemWatch, open_watch
 from headrace.application import Registry
 from headrace.database.record import Record
+from headrace.events.reading import Reading
 from headrace.jobs.ending import Endings, open_endings
 from headrace.jobs.intake import Intake, open_intake
 from headrace.jobs.queues import KnownQueues
 from headrace.jobs.standing import Tally
+from headrace.live.hub import Hub
+from headrace.live.opening import open_hub
 from headrace.settings import Settings
 from headrace.telemetry.metrics import Metrics
 from headrace.webhooks.calling import Caller, open_caller
@@ -40,6 +43,8 @@ class Door:
     intake: Intake
     endings: Endings
     watches: Watches
+    hub: Hub
+    """The live tails of this process."""
     queues: KnownQueues
     keys: KeyRing
     watch: SystemWatch
@@ -48,6 +53,12 @@ class Door:
     """Held by the one request that changes many jobs: it needs a second connection."""
     metrics: Metrics
     caller: Caller
+
+    def release(self) -> None:
+        """Let everybody go who waits here for something to happen: this process ends."""
+        self.endings.release()
+        self.watches.release()
+        self.hub.release()
 
 
 def door_of(request: Request[Any, Any, Any]) -> Door:
@@ -63,6 +74,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
         open_intake(record) as intake,
         open_endings(record) as endings,
         open_watches(settings, record) as watches,
+        open_hub(settings, Reading(registry.events.values())) as hub,
         open_watch(settings, record) as watch,
         open_caller(settings) as caller,
     ):
@@ -75,6 +87,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
             intake=intake,
             endings=endings,
             watches=watches,
+            hub=hub,
             queues=queues,
             keys=KeyRing(record, settings.api_key),
             watch=watch,

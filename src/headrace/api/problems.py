@@ -52,18 +52,33 @@ class Verdict(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
 
 
+_FAULT: Final = Verdict(500, "this is a fault of Headrace; the trace id leads to its record")
+
+
 def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """Answer a request that has failed; the one exception handler of the application."""
     found = verdict_on(error, request)
     if found.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request_failed", method=request.method, exc_info=error)
-    return Response(_problem(found), status_code=found.status, media_type=MEDIA_TYPE, headers=dict(found.headers))
+    return Response(problem_of(found), status_code=found.status, media_type=MEDIA_TYPE, headers=dict(found.headers))
 
 
 def verdict_on(error: Exception, request: Request[Any, Any, Any]) -> Verdict:
     """Decide what a failure means."""
     known = _of_ours(error) or _of_litestar(error, request) or _of_the_store(error, request)
-    return known or Verdict(500, "this is a fault of Headrace; the trace id leads to its record")
+    return known or _FAULT
+
+
+def verdict_on_handshake(error: Exception) -> Verdict:
+    """Decide what the failure of a WebSocket's handshake means: what it would over HTTP."""
+    known = _of_ours(error)
+    if known is None and isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        known = Verdict(error.status_code, error.detail, headers=error.headers or {})
+    if known is None and is_away(error):
+        known = _away(_SILENT, _RETRY_AFTER_SECONDS)
+    if known is None:
+        logger.error("request_failed", method="GET", exc_info=error)
+    return known or _FAULT
 
 
 def _of_ours(error: Exception) -> Verdict | None:
@@ -106,7 +121,8 @@ def _away(detail: str, retry_after_seconds: int) -> Verdict:
     return Verdict(503, detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
-def _problem(found: Verdict) -> Problem:
+def problem_of(found: Verdict) -> Problem:
+    """Return what is answered, within the span of the request."""
     title = HTTPStatus(found.status).phrase
     return Problem(
         type=_NAMESPACE + title.lower().replace(" ", "-"),

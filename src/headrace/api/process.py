@@ -23,6 +23,7 @@ from headrace.application import Registry
 from headrace.database.record import Record
 from headrace.errors import ConfigurationError
 from headrace.jobs.queues import register_queues
+from headrace.live.opening import KEEP_ALIVE_SECONDS
 from headrace.loops import Stop
 from headrace.presence import Identity, Presence
 from headrace.settings import Settings
@@ -31,6 +32,9 @@ logger = structlog.get_logger(__name__)
 
 STATEMENT_SECONDS: Final = 8.0
 """How long a statement may take; a request whose PostgreSQL is frozen is answered with 503 then."""
+
+_MESSAGE_BYTES: Final = 64 * 1024
+"""Of what a client may send over a WebSocket; nothing of it is read."""
 
 _COLLECT_AFTER: Final = 20_000
 """Objects; a request makes a few hundred, nearly all of which die with it by their reference count."""
@@ -72,6 +76,10 @@ def _config(settings: Settings, door: Door) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(door),
         http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,  # its window would take more memory than all else of a listener
+        ws_max_size=_MESSAGE_BYTES,
+        ws_ping_interval=KEEP_ALIVE_SECONDS,
         loop="none",
         lifespan="off",
         access_log=False,
@@ -100,6 +108,5 @@ def _spare_collector() -> None:
 
 async def _stop(server: uvicorn.Server, door: Door, stop: Stop) -> None:
     await stop.wait()
-    door.endings.release()
-    door.watches.release()
+    door.release()
     server.should_exit = True

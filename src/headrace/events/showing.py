@@ -13,7 +13,9 @@ from uuid import UUID
 
 import msgspec
 
+from headrace.events.model import RecordedEvent
 from headrace.events.queries import Event
+from headrace.telemetry.propagation import trace_id_of
 
 
 class EventShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,7 @@ class EventShown(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None
     time: datetime
     datacontenttype: str = "application/json"
+    dataversion: int
     data: msgspec.Raw
     record_id: UUID
     lane: int
@@ -42,6 +45,7 @@ def shown(event: Event) -> dict[str, Any]:
         type=event.type,
         subject=event.subject,
         time=event.time,
+        dataversion=event.version,
         data=event.data,
         record_id=event.id,
         lane=event.lane,
@@ -49,3 +53,24 @@ def shown(event: Event) -> dict[str, Any]:
         trace_id=event.trace_id,
     )
     return extensions | msgspec.structs.asdict(own)
+
+
+def shown_on_its_way(event: RecordedEvent) -> bytes:
+    """Return an event that has its place as it is shown, as JSON."""
+    own = EventShown(
+        id=event.source_id,
+        source=event.source,
+        type=event.type,
+        subject=event.subject,
+        time=event.time,
+        dataversion=event.version,
+        data=msgspec.Raw(event.data.encode()),
+        record_id=event.id,
+        lane=event.lane,
+        position=event.position,
+        trace_id=trace_id_of(event.traceparent),
+    )
+    if event.attributes == "{}":
+        return msgspec.json.encode(own)
+    extensions: dict[str, Any] = msgspec.json.decode(event.attributes)
+    return msgspec.json.encode(extensions | msgspec.structs.asdict(own))

@@ -58,6 +58,8 @@ class Lanes:
         self._look_at = 0.0
         self._feed_at: dict[int, float] = {}
         self._blind = False
+        self.placed: Placed = {}
+        """What the last step gave positions to."""
 
     async def step(self, *, placing: bool = True) -> int:
         """Move one batch and look after the streams when that is due; return how many events were moved.
@@ -69,7 +71,9 @@ class Lanes:
         """
         if time.monotonic() >= self._look_at:
             await self._on_belt(self.look)
+        self.placed = {}
         placed = await place(self._connection, self._fence, limit=self._portion.count) if placing else {}
+        self.placed = placed
         moved = sum(map(len, placed.values()))
         if placed:
             self._heads.update({lane: events[-1][0] for lane, events in placed.items()})

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 
 from headrace.database.record import Bell
+from headrace.live.announcing import Announcer
 from headrace.loops import Pace, repeat
 from headrace.relay.lanes import Lanes
 from headrace.relay.leader import Leadership
@@ -42,11 +43,13 @@ async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
         lanes = Lanes(connection, writer, leadership.fence, capacity=leadership.settings.lane_capacity)
         resizing = Resizing(connection, leadership.fence, wanted=leadership.settings.lanes)
         trimmer = Trimmer(connection, writer)
+        announcer = Announcer(leadership.redis)
         pause = FIRST_PAUSE_SECONDS
         while not leadership.stop.is_set():
             rung.clear()
             placing = await resizing.step()
             moved = await lanes.step(placing=placing)
+            await announcer.announce(lanes.placed)
             await trimmer.step()
             longest = LAST_PAUSE_SECONDS if placing else RESTING_PAUSE_SECONDS
             pause = FIRST_PAUSE_SECONDS if moved else min(pause * 2, longest)

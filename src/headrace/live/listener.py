@@ -1,0 +1,105 @@
+"""A listener: what it wants, and what it has still to be sent.
+
+Owns its queue, which is bounded in frames and in bytes. A listener that does not read as fast as events come is dropped
+with a reason, and what waited for it is forgotten at once: the others, and this process, must not feel it; it can
+resume after the last event that it was sent. Offering never waits and never fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from headrace.events.filters import Filter
+from headrace.events.patterns import checked
+from headrace.live.frames import Frame
+
+MOST_FRAMES: Final = 1_000
+"""That wait for one listener."""
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+"""Of the frames that wait for one listener."""
+
+
+class End(StrEnum):
+    """Why a tail ends."""
+
+    SLOW = "slow"
+    """It did not read as fast as events came."""
+    LEFT = "left"
+    """The client is gone."""
+    STOPPING = "stopping"
+    """This process ends; another one may be asked."""
+    REVOKED = "revoked"
+    """The key that opened it is no longer valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Which events a listener wants."""
+
+    patterns: tuple[str, ...] = ("*",)
+    subject: str | None = None
+    filter: Filter | None = None
+
+    @classmethod
+    def of(cls, patterns: Sequence[str], *, subject: str | None = None, filter: Filter | None = None) -> Interest:  # noqa: A002 - the API's own word
+        """Make it of checked patterns; none means all types.
+
+        Raises:
+            InvalidInputError: a pattern is malformed.
+
+        """
+        return cls(tuple(sorted({checked(one, field="type") for one in patterns})) or ("*",), subject, filter)
+
+
+class Listener:
+    """One open tail."""
+
+    __slots__ = ("_bytes", "_pending", "_waiter", "beats", "end", "interest", "owner")
+
+    def __init__(self, interest: Interest, *, owner: str = "", beats: bool = True) -> None:
+        """Want `interest`; `owner` names the key that opened it, `beats` whether it is sent keep-alives."""
+        self.interest = interest
+        self.owner = owner
+        self.beats = beats
+        self.end: End | None = None
+        self._pending: list[Frame] = []
+        self._bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    def offer(self, frame: Frame) -> None:
+        """Let a frame wait for this listener."""
+        if self.end is not None:
+            return
+        if len(self._pending) >= MOST_FRAMES or self._bytes > MOST_BYTES:
+            self.close(End.SLOW)
+            return
+        self._pending.append(frame)
+        self._bytes += frame.size
+        self._wake()
+
+    def close(self, end: End) -> None:
+        """End the tail; the first reason stays. Only one that leaves by itself may still have what waits for it."""
+        if self.end is None:
+            self.end = end
+            self._pending, self._bytes = [], 0
+            self._wake()
+
+    async def next(self) -> Sequence[Frame]:
+        """Wait for frames and return all that wait; none where the tail has ended."""
+        while not self._pending and self.end is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        pending, self._pending, self._bytes = self._pending, [], 0
+        return pending
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
