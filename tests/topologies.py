@@ -106,6 +106,12 @@ class Topology:
         """Return the server that has the belt now, as the others see it."""
         return self._primary()
 
+    def replicas(self) -> list[Server]:
+        """Return the servers that follow the primary."""
+        port = self.primary().port
+        running = [server for server in self.servers if server._process is not None and server.port != port]
+        return [server for server in running if server.ask("INFO", "replication").get("master_port") == port]
+
     def empty(self) -> None:
         """Remove everything that the belt holds."""
         self.primary().ask("FLUSHALL")
