@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -20,6 +19,7 @@ import uvicorn
 from headrace.api.app import create_app
 from headrace.api.door import Door, open_door
 from headrace.application import Registry
+from headrace.collector import spare_collector
 from headrace.database.record import Record
 from headrace.errors import ConfigurationError
 from headrace.jobs.queues import register_queues
@@ -36,9 +36,6 @@ STATEMENT_SECONDS: Final = 8.0
 _MESSAGE_BYTES: Final = 64 * 1024
 """Of what a client may send over a WebSocket; nothing of it is read."""
 
-_COLLECT_AFTER: Final = 20_000
-"""Objects; a request makes a few hundred, nearly all of which die with it by their reference count."""
-
 
 async def run_api(settings: Settings, registry: Registry, record: Record, stop: Stop) -> None:
     """Serve until `stop` is set.
@@ -54,7 +51,7 @@ async def run_api(settings: Settings, registry: Registry, record: Record, stop: 
         server = _Server(_config(settings, door))
         stopping = asyncio.create_task(_stop(server, door, stop))
         await presence.start()
-        _spare_collector()
+        spare_collector()
         logger.info("serving", host=settings.host, port=listener.getsockname()[1])
         try:
             await server.serve(sockets=[listener])
@@ -97,13 +94,6 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         message = f"cannot listen on {settings.host}:{settings.port}: {error.strerror}: choose another HEADRACE_PORT"
         raise ConfigurationError(message) from error
-
-
-def _spare_collector() -> None:
-    """Keep the garbage collector off what was made at the start: it would walk through it again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
 
 
 async def _stop(server: uvicorn.Server, door: Door, stop: Stop) -> None:

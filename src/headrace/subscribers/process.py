@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from headrace.application import Registry
+from headrace.collector import spare_collector
 from headrace.database.away import is_away
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
@@ -68,6 +69,7 @@ async def run_consume(settings: Settings, registry: Registry, stop: Stop) -> Non
     """Be the process: logs and traces are those of a consumer; else as `consume`."""
     configure_logging(settings, "consume")
     telemetry = configure("consume")
+    spare_collector()
     try:
         await consume(settings, registry, stop)
     finally:
