@@ -94,7 +94,7 @@ class Topology:
     """Servers of which one has the belt."""
 
     def __init__(
-        self, url: str, servers: list[Server], *, replicas: int, rejoins: bool, primary: Callable[[], Server]
+        self, url: str, servers: list[Server], *, replicas: int, rejoins: bool, primary: Callable[[str], Server]
     ) -> None:
         self.url = url
         self._rejoins = rejoins
@@ -102,9 +102,9 @@ class Topology:
         self.servers = servers
         self._primary = primary
 
-    def primary(self) -> Server:
-        """Return the server that has the belt now, as the others see it."""
-        return self._primary()
+    def primary(self, key: str = PREFIX) -> Server:
+        """Return the server that has a key now, as the others see it."""
+        return self._primary(key)
 
     def replicas(self) -> list[Server]:
         """Return the servers that follow the primary."""
@@ -143,10 +143,11 @@ def running_cluster(directory: Path) -> Iterator[Topology]:
             stack.callback(node.kill)
             node.start()
         _join(nodes)
-        slot = key_slot(PREFIX.encode())
         by_port = {node.port: node for node in nodes}
         url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-        yield Topology(url, nodes, replicas=1, rejoins=False, primary=lambda: by_port[_owner(nodes, slot)])
+        yield Topology(
+            url, nodes, replicas=1, rejoins=False, primary=lambda key: by_port[_owner(nodes, key_slot(key.encode()))]
+        )
 
 
 def _join(nodes: list[Server]) -> None:
@@ -210,7 +211,7 @@ def running_sentinels(directory: Path) -> Iterator[Topology]:
         wait_for(lambda: all(_knows(sentinel) for sentinel in sentinels))
         by_port = {server.port: server for server in servers}
         url = "redis+sentinel://" + ",".join(f"127.0.0.1:{one.port}" for one in sentinels) + "/belt?db=0"
-        yield Topology(url, servers, replicas=2, rejoins=True, primary=lambda: by_port[_named(sentinels, by_port)])
+        yield Topology(url, servers, replicas=2, rejoins=True, primary=lambda _: by_port[_named(sentinels, by_port)])
 
 
 def _knows(sentinel: Server) -> bool:

@@ -328,7 +328,7 @@ def test_no_store_is_needed_when_the_settings_are_imported(tmp_path: Path) -> No
         command, env={"PATH": os.environ["PATH"], **nowhere}, cwd=tmp_path, capture_output=True, text=True, check=False
     )
 
-    assert (done.stdout, done.stderr) == ("headrace:clock\n", "")
+    assert (done.stdout, done.stderr) == ("headrace:{arq:abort}:clock\n", "")
 
 
 async def test_every_second_is_made_up_for_when_postgresql_was_away(

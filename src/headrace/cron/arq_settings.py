@@ -14,15 +14,16 @@ from urllib.parse import unquote
 
 import msgspec
 from arq import cron
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis, RedisSettings
 from arq.cron import CronJob
 from arq.typing import WorkerCoroutine
 
 from headrace.application import Registry
+from headrace.cron.arq_redis import TAG, arq_redis
 from headrace.cron.process import TICK_SECONDS, UPKEEP_SECONDS, Clock, Context
 from headrace.settings import Settings
 
-QUEUE: Final = "headrace:clock"
+QUEUE: Final = f"headrace:{TAG}:clock"
 """The clocks' own queue: another user of ARQ in the same Redis takes no tick away."""
 
 _JUST_AFTER: Final = 20_000
@@ -37,7 +38,9 @@ ClockFunction = Callable[[Context], Awaitable[None]]
 class ArqSettings:
     """The arguments of ARQ's Worker that differ from its defaults; ARQ reads the instance's `__dict__`."""
 
-    redis_settings: RedisSettings
+    redis_settings: RedisSettings | None
+    redis_pool: ArqRedis | None
+    """One of the two."""
     cron_jobs: Sequence[CronJob]
     on_startup: ClockFunction
     on_shutdown: ClockFunction
@@ -58,8 +61,12 @@ class ArqSettings:
 def arq_settings(settings: Settings, registry: Registry) -> ArqSettings:
     """Build what ARQ runs the clock by; opens nothing."""
     clock = Clock(settings, registry)
+    client = arq_redis(settings.redis_url)
+    if client is not None:
+        client.job_serializer, client.job_deserializer = _encode, msgspec.msgpack.decode
     return ArqSettings(
-        redis_settings=_redis_settings(settings.redis_url),
+        redis_settings=_redis_settings(settings.redis_url) if client is None else None,
+        redis_pool=client,
         cron_jobs=(
             _cron(clock.tick, seconds=range(60), timeout_seconds=TICK_SECONDS + 1),
             _cron(clock.rescue, seconds=range(5, 60, 10), timeout_seconds=TICK_SECONDS + 1),
