@@ -1,4 +1,4 @@
-"""`/v1/subscriptions/{name}/replay`: give one subscription events of the record again.
+"""`/v1/subscriptions/{name}/replay` and `/rebuild`: one subscription goes back in the record.
 
 Owns these routes. What they begin is a job, with its place on record, when the answer is sent: it is watched, cancelled
 and retried as any job. A dry run answers the count and begins nothing.
@@ -14,6 +14,7 @@ from litestar import Request, Response, Router, post
 
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
+from headrace.subscribers.rebuild import AskedRebuild, start_rebuild
 from headrace.subscribers.replay import FASTEST, Asked, Position, Replayed, Selection, start_replay
 from headrace.transaction import Transaction
 
@@ -33,9 +34,7 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = None
     from_position: Annotated[
         Position | dict[str, Position] | None,
-        msgspec.Meta(
-            description="those at this position of their lane and after it; an object names the lanes"
-        ),
+        msgspec.Meta(description="those at this position of their lane and after it; an object names the lanes"),
     ] = None
     to_time: Annotated[_Moment | None, msgspec.Meta(description="those recorded before this time")] = None
     types: Annotated[
@@ -69,4 +68,31 @@ async def replay(request: Request[Any, Any, Any], name: str, data: ReplayRequest
     return await once(request, work)
 
 
-replay_routes = Router(path="/", route_handlers=[replay], tags=["Subscriptions"])
+class RebuildRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a projection is rebuilt."""
+
+    rate_per_second: Rate = None
+    accept_pruned: Annotated[
+        bool, msgspec.Meta(description="also where retention has dropped events, which the new tables will not know")
+    ] = False
+    dry_run: Annotated[bool, msgspec.Meta(description="only count, and say whether it can be done")] = False
+
+
+@post("/v1/subscriptions/{name:str}/rebuild", status_code=202, summary="Rebuild the tables of a projection")
+async def rebuild(request: Request[Any, Any, Any], name: str, data: RebuildRequest | None = None) -> Response[Replayed]:
+    """Make the tables of a projection anew from the record, beside live traffic, and put them in place when they match.
+
+    Who reads the tables sees the old rows or the new ones. While a rebuild of the projection is under way, its job is
+    the answer. 409 says why a projection cannot be rebuilt.
+    """
+    wanted = data or RebuildRequest()
+    asked = AskedRebuild(name, wanted.rate_per_second, dry_run=wanted.dry_run, accept_pruned=wanted.accept_pruned)
+    known = door_of(request).registry.subscriptions
+
+    async def work(tx: Transaction) -> Answer:
+        return Answer(202, await start_rebuild(tx, known, asked))
+
+    return await once(request, work)
+
+
+replay_routes = Router(path="/", route_handlers=[replay, rebuild], tags=["Subscriptions"])

@@ -8,6 +8,7 @@ nothing any more. Never move a place over what is not on record as handled.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +30,7 @@ _BEGIN_LANES: Final = """
 """
 _TAKE: Final = """
     UPDATE replays SET fence = $2 WHERE job_id = $1 AND fence <= $2
-    RETURNING job_id, subscription, total, done, fence, shadow
+    RETURNING job_id, subscription, total, done, fence, shadow, switched_at
 """
 _LANES: Final = """
     SELECT generation, lane, position, upto FROM replay_lanes WHERE job_id = $1 ORDER BY generation, lane
@@ -63,6 +64,8 @@ class Place(msgspec.Struct, kw_only=True):
     done: int
     fence: int
     shadow: str | None = None
+    switched_at: datetime | None = None
+    """When a rebuild put its generation in the place of the one before."""
     left: list[Stretch] = []
     """What is left of each stretch of the log, in the order in which no key overtakes itself."""
 

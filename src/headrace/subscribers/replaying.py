@@ -21,7 +21,6 @@ import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from headrace.application import Application
 from headrace.database.away import DRIVER_ERRORS, is_record_away
 from headrace.database.driver import borrowed
 from headrace.errors import UnavailableError
@@ -57,11 +56,6 @@ _UNRECORDED: Final = (UnavailableError, SQLAlchemyError, *DRIVER_ERRORS)
 _PACE: Final = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=2.0)
 
 Work = Callable[..., Coroutine[Any, Any, int]]
-
-
-def replays_to(subscriptions: Mapping[str, Subscription]) -> Application:
-    """Return what workers need besides the applications: the task that replays to their subscriptions."""
-    return Application(name="headrace.replays", tasks=(Replay(subscriptions),))
 
 
 class Replay(Task[..., int]):

@@ -1,0 +1,273 @@
+"""The task `headrace.rebuild`: a projection's next generation grows beside the present one, and takes its place.
+
+Owns the way there. The shadow is made empty; the projection's own function is given the record from its beginning,
+batch by batch, each in the transaction that moves the place, so that death at any moment repeats and loses nothing;
+live traffic goes on meanwhile. Close behind the live checkpoints these are locked, the rest is applied, and the tables
+change places in the same transaction. Where the present tables have changed meanwhile (a migration), it starts over.
+An older run, which wakes up late, is refused by the fence. A cancelled rebuild leaves nothing. Never write to the
+present generation before the switch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from msgspec.structs import replace
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from headrace.database.away import DRIVER_ERRORS
+from headrace.database.driver import borrowed
+from headrace.errors import ConflictError, FencedError, UnavailableError
+from headrace.events.lane import Stretch
+from headrace.events.model import RecordedEvent
+from headrace.jobs.retry import PermanentError, Retry
+from headrace.streams.portion import Portion
+from headrace.subscribers.again import events_of
+from headrace.subscribers.contract import Subscription
+from headrace.subscribers.failures import QUEUE
+from headrace.subscribers.metre import Metre
+from headrace.subscribers.rebuild import REBUILD, require_own_tables, stretches_to_checkpoints, wish_of
+from headrace.subscribers.replay import ATTEMPTS, LOSSES
+from headrace.subscribers.replay_place import Place, add_stretches, move_place, moved_over, take_place
+from headrace.subscribers.shadow import Shadow
+from headrace.subscribers.shadow_definition import tables_named
+from headrace.tasks.contract import Task
+from headrace.tasks.policy import Policy
+from headrace.tasks.run import Run
+from headrace.transaction import Transaction, transaction
+
+logger = structlog.get_logger(__name__)
+
+BATCH: Final = 2000
+CLOSE: Final = 1000
+"""Positions behind the live checkpoints at which the switch is tried; more, each time that live traffic was as fast."""
+
+_SPAN: Final = 20_000
+_PATIENCE: Final = "SET LOCAL lock_timeout = '1s'"
+_PAUSE_SECONDS: Final = 0.5
+_TRIES: Final = 60
+_BUSY: Final = frozenset({"55P03", "40P01"})
+"""lock_not_available, deadlock_detected: readers of the tables come first."""
+
+_LOCK: Final = "SELECT lane FROM checkpoints WHERE subscription = $1 ORDER BY lane FOR UPDATE"
+_SWITCHED: Final = """
+    WITH mine AS (UPDATE replays SET switched_at = now() WHERE job_id = $1 AND fence = $2 RETURNING subscription)
+    UPDATE subscriptions AS s SET generation = generation + 1, rebuilt_at = now() FROM mine
+    WHERE s.name = mine.subscription RETURNING s.generation
+"""
+_START_OVER: Final = """
+    WITH mine AS (UPDATE replays SET done = 0 WHERE job_id = $1 AND fence = $2 RETURNING job_id)
+    UPDATE replay_lanes AS l SET position = begins_after FROM mine WHERE l.job_id = mine.job_id RETURNING l.lane
+"""
+_CANCELLED: Final = "SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = $1"
+_LATE: Final = "a later run goes on with this rebuild"
+
+Work = Callable[..., Coroutine[Any, Any, int]]
+
+
+class Rebuild(Task[..., int]):
+    """The task over the subscriptions of the loaded applications."""
+
+    def __init__(self, subscriptions: Mapping[str, Subscription]) -> None:
+        """Rebuild these subscriptions."""
+        retry = Retry(max_attempts=ATTEMPTS, max_losses=LOSSES)
+        super().__init__(REBUILD, _rebuilding(subscriptions), Policy(queue=QUEUE, retry=retry, timeout_seconds=None))
+
+
+def _rebuilding(subscriptions: Mapping[str, Subscription]) -> Work:
+    async def rebuild(run: Run, subscription: str, rate_per_second: float | None = None) -> int:
+        """Make the tables of a projection anew; return of how many events."""
+        found = subscriptions.get(subscription)
+        if found is None:
+            message = f"no application of this worker has the subscription {subscription}"
+            raise LookupError(message)
+        try:
+            require_own_tables(found, subscriptions)
+            return await Rebuilding(run, found, Metre(rate_per_second)).run()
+        except ConflictError as error:
+            raise PermanentError(str(error)) from error
+
+    return rebuild
+
+
+class Rebuilding:
+    """One run of a rebuild."""
+
+    def __init__(self, run: Run, subscription: Subscription, metre: Metre) -> None:
+        self._run = run
+        self._record, self._seats = run.ground.record, run.ground.seats
+        self._subscription = subscription
+        self._wish = wish_of(subscription)
+        self._metre = metre
+        self._portion = Portion(BATCH)
+        self._place: Place
+        self._shadow = Shadow(run.job_id, ())
+
+    async def run(self) -> int:
+        """Rebuild, or go on with it; return how many events the new generation is made of."""
+        async with borrowed(self._record.engine) as connection:
+            self._place = await take_place(connection, self._run.job_id, self._run.fence)
+        if self._place.switched_at is None:
+            try:
+                await self._until_switched()
+            except asyncio.CancelledError:
+                await self._clear_up()
+                raise
+        return self._place.done
+
+    async def _until_switched(self) -> None:
+        await self._prepare()
+        for _ in range(_TRIES):
+            await self._catch_up()
+            try:
+                if await self._switch():
+                    return
+            except _ChangedError:
+                await self._prepare()
+            await asyncio.sleep(_PAUSE_SECONDS)
+        message = f"the tables of {self._subscription.name} are always in use: they could not change places"
+        raise TimeoutError(message)
+
+    async def _prepare(self) -> None:
+        """Go on with the shadow where it still fits, or make it anew and begin at the beginning.
+
+        Raises:
+            PermanentError: this role may make no schema.
+
+        """
+        async with self._transaction() as tx:
+            connection = await tx.driver()
+            tables = await tables_named(connection, self._subscription.tables)
+            self._shadow = Shadow(self._run.job_id, tables)
+            if await self._shadow.fits(connection):
+                return
+            if not await connection.fetch(_START_OVER, self._run.job_id, self._run.fence):
+                raise FencedError(_LATE)
+            try:
+                await self._shadow.make(connection)
+            except asyncpg.InsufficientPrivilegeError as error:
+                message = f"the next generation needs a schema of its own: {error}"
+                raise PermanentError(message) from error
+            self._place = await take_place(connection, self._run.job_id, self._run.fence)
+
+    async def _catch_up(self) -> None:
+        """Apply the record until little is left; where live traffic is as fast, more is left to the switch."""
+        close = self._metre.portion(CLOSE)
+        behind = await self._look()
+        while behind > close:
+            for stretch in self._place.next_stretches():
+                await self._apply(stretch)
+            before, behind = behind, await self._look()
+            close = close if behind < before else close * 2
+
+    async def _look(self) -> int:
+        """Find out how far live traffic has come; return how many positions lie between."""
+        async with borrowed(self._record.engine) as connection:
+            await self._extend(connection)
+        return sum(one.upto - one.after for one in self._place.left)
+
+    async def _extend(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        found = await stretches_to_checkpoints(connection, self._subscription.name)
+        reached = {(one.generation, one.lane): one.after for one in self._place.left}
+        if unknown := [one for one in found if (one.generation, one.lane) not in reached]:
+            await add_stretches(connection, self._place.job_id, unknown)
+        self._place.left = [replace(one, after=reached.get((one.generation, one.lane), one.after)) for one in found]
+
+    async def _apply(self, stretch: Stretch) -> None:
+        """Apply the next batch of a stretch in a transaction of its own."""
+        async with borrowed(self._record.engine) as connection:
+            moved, events = await self._read(connection, stretch)
+        await self._metre.pass_(len(events))
+        async with self._transaction() as tx:
+            await self._write(tx, moved, events)
+        self._note(moved, events)
+
+    async def _read(
+        self, connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch
+    ) -> tuple[Stretch, list[RecordedEvent]]:
+        """Return what is left of a stretch after its next batch, and the batch."""
+        part = replace(stretch, upto=min(stretch.after + _SPAN, stretch.upto))
+        limit = self._metre.portion(self._portion.count)
+        reached, events = await events_of(connection, part, self._wish, limit=limit)
+        self._portion.moved(len(events), sum(len(event.data) for event in events))
+        return replace(stretch, after=reached), events
+
+    async def _write(self, tx: Transaction, moved: Stretch, events: Sequence[RecordedEvent]) -> None:
+        """Move the place and let the projection write to the shadow, in one transaction."""
+        connection = await tx.driver()
+        await move_place(connection, self._place, moved, done=len(events))
+        if events:
+            before = await self._shadow.enter(connection)
+            await self._subscription.function(tx, events)
+            await self._shadow.require_nothing_else(await tx.driver(), before)
+
+    def _note(self, moved: Stretch, events: Sequence[RecordedEvent]) -> None:
+        moved_over(self._place, moved, done=len(events))
+        self._run.report(self._place.done, max(self._place.total, self._place.done))
+
+    async def _switch(self) -> bool:
+        """Apply the rest with the live checkpoints held, and put the new generation in place; False where it is busy.
+
+        Raises:
+            _ChangedError: the present tables are not what the shadow was made after.
+            FencedError: a later run is at it.
+
+        """
+        try:
+            async with self._transaction() as tx:
+                connection = await tx.driver()
+                await connection.execute(_PATIENCE)
+                await connection.fetch(_LOCK, self._subscription.name)
+                tables = await tables_named(connection, self._subscription.tables)
+                if not self._shadow.is_of(tables) or not await self._shadow.fits(connection):
+                    raise _ChangedError
+                await self._extend(connection)
+                written = await self._write_rest(tx)
+                await self._shadow.switch(connection)
+                generation = await connection.fetchval(_SWITCHED, self._run.job_id, self._run.fence)
+                if generation is None:
+                    raise FencedError(_LATE)
+        except (DBAPIError, asyncpg.PostgresError) as error:
+            if getattr(getattr(error, "orig", error), "sqlstate", None) not in _BUSY:
+                raise
+            logger.info("switch_waits", subscription=self._subscription.name, error=repr(error))
+            return False
+        for moved, events in written:
+            self._note(moved, events)
+        logger.info("projection_rebuilt", subscription=self._subscription.name, generation=generation)
+        return True
+
+    async def _write_rest(self, tx: Transaction) -> list[tuple[Stretch, list[RecordedEvent]]]:
+        """Apply all that is left, in the transaction of the switch; return what that was."""
+        written = []
+        for stretch in self._place.left:
+            left = stretch
+            while left.after < left.upto:
+                left, events = await self._read(await tx.driver(), left)
+                await self._write(tx, left, events)
+                written.append((left, events))
+        return written
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction]:
+        """Open a transaction, in line with the sessions of this worker's other runs."""
+        async with self._seats, transaction(self._record) as tx:
+            yield tx
+
+    async def _clear_up(self) -> None:
+        """Take the shadow away where somebody cancelled the job; a worker that stops leaves it for the next one."""
+        try:
+            async with asyncio.timeout(_PAUSE_SECONDS), borrowed(self._record.engine) as connection:
+                if await connection.fetchval(_CANCELLED, self._run.job_id):
+                    await self._shadow.drop(connection)
+        except (TimeoutError, UnavailableError, SQLAlchemyError, *DRIVER_ERRORS) as error:
+            logger.info("shadow_left", subscription=self._subscription.name, error=repr(error))  # upkeep finds it
+
+
+class _ChangedError(Exception):
+    """The present tables have changed since the shadow was made."""
