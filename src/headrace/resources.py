@@ -18,10 +18,13 @@ from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.settings import Settings
 from headrace.subscribers.checkpoints import register
+from headrace.subscribers.going_back import replays_to
 from headrace.subscribers.redelivery import redelivering
+from headrace.subscribers.redriving import redrives_to
 from headrace.tasks.broker import RecordBroker
 from headrace.tasks.claims import Claims, open_claims
 from headrace.tasks.worker import Worker
+from headrace.webhooks.task import calling_webhooks
 
 _CLAIMS: Final = Application(name="headrace.claims", providers={Claims: open_claims})
 
@@ -42,9 +45,12 @@ def build_registry(settings: Settings) -> Registry:
 
 
 def registry_of(applications: Sequence[Application]) -> Registry:
-    """Join applications with the bundled diagnostics, with what redelivers to all of them, and with claims."""
-    declared = combine([diagnostics.application, _CLAIMS, *applications])
-    return combine([*declared.applications, redelivering(declared.subscriptions)])
+    """Join applications with the bundled diagnostics, with what delivers again to all of them, and with claims."""
+    declared = combine([diagnostics.application, _CLAIMS, calling_webhooks(), *applications])
+    subscriptions = declared.subscriptions
+    return combine(
+        [*declared.applications, redelivering(subscriptions), replays_to(subscriptions), redrives_to(subscriptions)]
+    )
 
 
 def build_broker(settings: Settings, registry: Registry, *, guest: bool = False) -> RecordBroker:

@@ -95,6 +95,7 @@ CREATE TABLE replays (
     job_id uuid PRIMARY KEY,
     subscription text NOT NULL,
     shadow text, -- of a rebuild: the schema in which the new generation grows
+    switched_at timestamptz,
     total bigint NOT NULL,
     done bigint NOT NULL DEFAULT 0,
     fence integer NOT NULL DEFAULT 0, -- of the run that goes on with it: an older one moves nothing
@@ -161,6 +162,7 @@ CREATE TABLE webhook_deliveries (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX webhook_deliveries_webhook ON webhook_deliveries (webhook_id, id);
+CREATE INDEX webhook_deliveries_event ON webhook_deliveries (event_id, webhook_id);
 CREATE INDEX webhook_deliveries_held ON webhook_deliveries (webhook_id, held, id) WHERE held IS NOT NULL;
 
 -- What each call came to: all of them, also those that the job knows as its success.
