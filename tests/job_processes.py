@@ -8,7 +8,9 @@ shown when a wait is over time. Never sleep here: every wait is for a condition,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,14 +40,17 @@ from tests.servers import environment
 ROOT = Path(__file__).parent.parent
 PATHS = os.pathsep.join((str(ROOT), str(ROOT / "src")))
 BOUND_SECONDS = 30.0
+_COPIES = itertools.count(1)
 
 
 class Store:
     """A server that can be killed and started again on the same data."""
 
-    def __init__(self, program: Program, url: str, answers: Callable[[str], Awaitable[bool]], log: Path) -> None:
+    def __init__(self, program: Program, url: str, answers: Callable[[str], Awaitable[bool]], directory: Path) -> None:
+        """Keep the data in `directory`, and the log beside it."""
         self.url = url
-        self._program, self._answers, self._log = program, answers, log
+        self._program, self._answers = program, answers
+        self._directory, self._log = directory, directory.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -68,6 +73,22 @@ class Store:
         assert self._process is not None
         self._process.send_signal(sent)
 
+    def lose(self) -> None:
+        """Take away all that it has on disk; it is down."""
+        shutil.rmtree(self._directory)
+        self._directory.mkdir()
+
+    def copy(self) -> Path:
+        """Copy what it has on disk while it runs, and return where the copy is."""
+        copy = self._directory.with_name(f"{self._directory.name}-{next(_COPIES)}")
+        subprocess.run(["cp", "-r", str(self._directory), str(copy)], check=True)  # noqa: S603, S607 - rmtree's likes stop at files that vanish
+        return copy
+
+    def become(self, copy: Path) -> None:
+        """Take over what a copy has; it is down."""
+        shutil.rmtree(self._directory)
+        copy.rename(self._directory)
+
     def close(self) -> None:
         """Make an end of it."""
         if self._process is not None:
@@ -88,6 +109,10 @@ class World:
     def relay(self) -> subprocess.Popen[bytes]:
         """Start a relay."""
         return self._start("relay", "-m", "headrace.cli", "relay")
+
+    def consume(self) -> subprocess.Popen[bytes]:
+        """Start a consumer of all subscriptions."""
+        return self._start("consume", "-m", "headrace.cli", "consume")
 
     def worker(self, children: int = 1) -> subprocess.Popen[bytes]:
         """Start a worker by Taskiq's command line; its children are the processes that work."""
@@ -251,7 +276,7 @@ def settings_of(database_url: str, redis_url: str, *, lease_seconds: float = 1.0
 async def own_redis(directory: Path) -> AsyncIterator[Store]:
     """Run a Redis that a test may kill."""
     server = redis.prepare(directory / "redis", free_port())
-    store = Store(server.program(environment()), server.url(), readiness.redis_answers, directory / "redis.log")
+    store = Store(server.program(environment()), server.url(), readiness.redis_answers, directory / "redis")
     await store.start()
     try:
         yield store
@@ -264,7 +289,7 @@ async def own_postgres(directory: Path) -> AsyncIterator[Store]:
     """Run a PostgreSQL that a test may kill, with every migration done."""
     server = postgres.prepare(directory / "postgres", free_port())
     program = server.program(environment())
-    store = Store(program, server.url(), readiness.postgres_answers, directory / "postgres.log")
+    store = Store(program, server.url(), readiness.postgres_answers, directory / "postgres")
     await store.start()
     try:
         await asyncio.to_thread(migrate.upgrade, store.url, MIGRATIONS)

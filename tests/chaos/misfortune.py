@@ -1,98 +1,43 @@
-"""Misfortune: what happens to a deployment, when, and for how long; drawn from the seed before anything starts.
+"""Misfortune: the hands that strike a deployment as the plan says.
 
-Owns the kinds of blows and their plan. A blow that lasts (a process that is stopped, a store that is away) does not
-hold up the next one, so that they overlap as they please. Whatever a blow has stopped it lets go again, at the latest
-when the run ends. Only processes that this run has started are touched: their pids come from its own record.
+Owns how each kind of blow is dealt. One that lasts (a process that is stopped, a store that is away) does not hold up
+the next one. Whatever a blow has stopped it lets go again, at the latest when the run ends. Only processes that this
+run has started are touched: their pids come from its own record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from typing import Final
 
 import asyncpg
-import msgspec
 import psutil
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from headrace.streams.names import lane_key
+from tests.chaos.blows import LONG_PAUSE_SECONDS, Blow, Kind
 from tests.job_processes import Store, World
 
 _CUT: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
+_LANES: Final = 4
 _LEADER: Final = "SELECT p.pid FROM leases l JOIN processes p ON p.id = l.holder WHERE l.name = 'relay'"
-_LONG_PAUSE_SECONDS: Final = 60.0
-_QUIET_END: Final = 0.08
-"""The last part of a run, in which nothing begins."""
-
-
-class Kind(StrEnum):
-    """What may happen."""
-
-    WORKER_KILLED = "worker: SIGKILL"
-    WORKER_STOPPED = "worker: SIGSTOP for up to four leases"
-    WORKER_STOPPED_LONG = "worker: SIGSTOP for 60 s"
-    WORKER_ENDED = "worker: SIGTERM of its manager"
-    RELAY_KILLED = "relay: SIGKILL of the leader"
-    RELAY_STOPPED = "relay: SIGSTOP of the leader for up to four leases"
-    API_KILLED = "API: SIGKILL"
-    REDIS_EMPTIED = "Redis: FLUSHALL"
-    REDIS_KILLED = "Redis: SIGKILL and restart"
-    REDIS_STOPPED = "Redis: SIGSTOP"
-    POSTGRES_CRASHED = "PostgreSQL: crash and restart"
-    CONNECTIONS_CUT = "PostgreSQL: every connection cut"
-
-
-_SHARES: Final = {
-    Kind.WORKER_KILLED: 24,
-    Kind.WORKER_STOPPED: 14,
-    Kind.WORKER_ENDED: 3,
-    Kind.RELAY_KILLED: 10,
-    Kind.RELAY_STOPPED: 7,
-    Kind.API_KILLED: 4,
-    Kind.REDIS_EMPTIED: 8,
-    Kind.REDIS_KILLED: 7,
-    Kind.REDIS_STOPPED: 4,
-    Kind.CONNECTIONS_CUT: 3,
-}
-
-
-class Blow(msgspec.Struct, frozen=True):
-    """One of them."""
-
-    at_seconds: float
-    kind: Kind
-    share: float
-    """Which of the candidates is hit, and how long it lasts: a number from 0 to 1."""
-
-
-def plan(seed: int, *, seconds: float, every_seconds: float) -> list[Blow]:
-    """Draw the blows of a run. PostgreSQL crashes once; a run that is long enough has a pause of a minute."""
-    dice = random.Random(seed)  # noqa: S311 - misfortune that can be repeated
-    until = seconds * (1 - _QUIET_END)
-    count = max(1, round(until / every_seconds))
-    kinds = dice.choices(list(_SHARES), weights=list(_SHARES.values()), k=count)
-    blows = [Blow(dice.uniform(0.5, until), kind, dice.random()) for kind in kinds]
-    blows.append(Blow(dice.uniform(0.3, 0.7) * until, Kind.POSTGRES_CRASHED, dice.random()))
-    if seconds > 2 * _LONG_PAUSE_SECONDS:
-        blows.append(Blow(dice.uniform(0.1, 0.6) * until, Kind.WORKER_STOPPED_LONG, dice.random()))
-    return sorted(blows, key=lambda blow: blow.at_seconds)
 
 
 class Misfortune:
     """Strikes a world; `struck` says how often by what."""
 
-    def __init__(self, world: World, redis: Store, postgres: Store, api: subprocess.Popen[bytes]) -> None:
+    def __init__(self, world: World, redis: Store, postgres: Store, api: subprocess.Popen[bytes] | None = None) -> None:
+        """Strike `world` and its stores, and the API where it has one."""
         self._world, self._redis, self._postgres, self._api = world, redis, postgres, api
         self._lease = world.settings.lease_seconds
         self._away = {store: asyncio.Lock() for store in (redis, postgres)}
@@ -100,7 +45,7 @@ class Misfortune:
         self._hands: dict[Kind, Callable[[float], Awaitable[None]]] = {
             Kind.WORKER_KILLED: self._worker_killed,
             Kind.WORKER_STOPPED: lambda share: self._worker_stopped(share, 4 * share * self._lease),
-            Kind.WORKER_STOPPED_LONG: lambda share: self._worker_stopped(share, _LONG_PAUSE_SECONDS),
+            Kind.WORKER_STOPPED_LONG: lambda share: self._worker_stopped(share, LONG_PAUSE_SECONDS),
             Kind.WORKER_ENDED: self._worker_ended,
             Kind.RELAY_KILLED: self._relay_killed,
             Kind.RELAY_STOPPED: self._relay_stopped,
@@ -108,6 +53,14 @@ class Misfortune:
             Kind.REDIS_EMPTIED: self._redis_emptied,
             Kind.REDIS_KILLED: lambda share: self._restarted(self._redis, signal.SIGKILL, 2 * share),
             Kind.REDIS_STOPPED: self._redis_stopped,
+            Kind.REDIS_LOST: self._redis_lost,
+            Kind.REDIS_OLDER: self._redis_older,
+            Kind.LANE_DELETED: self._lane_deleted,
+            Kind.LANE_REPLACED: self._lane_replaced,
+            Kind.GROUP_DESTROYED: self._group_destroyed,
+            Kind.CONSUMER_KILLED: self._consumer_killed,
+            Kind.CONSUMER_STOPPED: self._consumer_stopped,
+            Kind.CONSUMER_ENDED: self._consumer_ended,
             Kind.POSTGRES_CRASHED: lambda share: self._restarted(self._postgres, signal.SIGQUIT, 3 * share),
             Kind.CONNECTIONS_CUT: self._connections_cut,
         }
@@ -150,6 +103,8 @@ class Misfortune:
 
     async def _api_killed(self, share: float) -> None:
         del share
+        if self._api is None:
+            raise ProcessLookupError
         self._api.kill()
         self._api.wait()
         self._api = self._world.api()
@@ -172,6 +127,50 @@ class Misfortune:
             await asyncio.sleep(seconds)  # how long it is away
             await store.start()
 
+    async def _redis_lost(self, share: float) -> None:
+        """It comes back as an empty one."""
+        async with self._away[self._redis]:
+            await asyncio.to_thread(self._redis.end, signal.SIGKILL)
+            self._redis.lose()
+            await asyncio.sleep(share)  # how long it is away
+            await self._redis.start()
+
+    async def _redis_older(self, share: float) -> None:
+        """It comes back as it was some seconds ago: what a replica that was behind becomes when it is promoted."""
+        async with self._away[self._redis]:
+            copy = await asyncio.to_thread(self._redis.copy)
+            await asyncio.sleep(1.0 + 5.0 * share)  # how far the copy is behind
+            await asyncio.to_thread(self._redis.end, signal.SIGKILL)
+            await asyncio.to_thread(self._redis.become, copy)
+            await self._redis.start()
+
+    async def _lane_deleted(self, share: float) -> None:
+        async with Redis.from_url(self._redis.url) as client:
+            await client.delete(_lane(share))
+
+    async def _lane_replaced(self, share: float) -> None:
+        async with Redis.from_url(self._redis.url) as client:
+            await client.set(_lane(share), "not a stream")
+
+    async def _group_destroyed(self, share: float) -> None:
+        async with Redis.from_url(self._redis.url) as client:
+            groups = await client.xinfo_groups(_lane(share))
+            if groups:
+                await client.xgroup_destroy(_lane(share), groups[int(share * len(groups))]["name"])
+
+    async def _consumer_killed(self, share: float) -> None:
+        os.kill(await self._one_of("consume", share), signal.SIGKILL)
+        self._world.consume()
+
+    async def _consumer_stopped(self, share: float) -> None:
+        await _stop_for(await self._one_of("consume", share), 4 * share * self._lease)
+
+    async def _consumer_ended(self, share: float) -> None:
+        """A deploy: a new one comes, an old one gives its lanes back."""
+        pid = await self._one_of("consume", share)
+        self._world.consume()
+        os.kill(pid, signal.SIGTERM)
+
     async def _connections_cut(self, share: float) -> None:
         del share
         await self._world.rows(_CUT)
@@ -188,6 +187,10 @@ class Misfortune:
             raise ProcessLookupError
         pid: int = leaders[0][0]
         return pid
+
+
+def _lane(share: float) -> str:
+    return lane_key(int(share * _LANES))
 
 
 def _descendants() -> set[int]:

@@ -16,7 +16,7 @@ from tests.chaos.run import Result
 from tests.history import Wrong
 
 _MOST_FAULTS: Final = 30
-_BEGIN: Final = "<!-- results: written by `python -m tests.chaos --write` -->"
+BEGIN: Final = "<!-- results: written by `python -m tests.chaos --write` -->"
 _END: Final = "<!-- end of the results -->"
 
 
@@ -29,28 +29,32 @@ def report(result: Result) -> str:
     """Return the report of a run."""
     struck = sorted(result.struck.items(), key=lambda item: (-item[1], item[0]))
     parts = [
-        _table(("what happened to the deployment", "times"), [(kind.value, str(times)) for kind, times in struck]),
-        _table(("what became of the jobs", "count"), _outcome(result)),
+        table(("what happened to the deployment", "times"), [(kind.value, str(times)) for kind, times in struck]),
+        table(("what became of the jobs", "count"), _outcome(result)),
     ]
     faults = [f"{fault.wrong}: {fault.about} {fault.said}" for fault in result.verdict.faults[:_MOST_FAULTS]]
     return "\n\n".join(parts + (["\n".join(faults)] if faults else []))
 
 
-def publish(result: Result, page: Path) -> None:
-    """Put the report of a run in the place of the last one on a page.
+def head_of(result: Result) -> str:
+    """Return the line above the tables."""
+    measure = result.measure
+    return f"{now():%Y-%m-%d}, seed {measure.seed}: {measure.jobs:,} calls within {measure.seconds:g} seconds."
+
+
+def publish(text: str, page: Path, begin: str = BEGIN) -> None:
+    """Put the report of a run in the place of the last one on a page, which begins with the line `begin`.
 
     Raises:
         ValueError: the page has no such place.
 
     """
-    before, _, rest = page.read_text().partition(_BEGIN)
+    before, _, rest = page.read_text().partition(begin)
     _, found, after = rest.partition(_END)
     if not found:
-        message = f"{page} has no place between {_BEGIN} and {_END}"
+        message = f"{page} has no place between {begin} and {_END}"
         raise ValueError(message)
-    measure = result.measure
-    head = f"{now():%Y-%m-%d}, seed {measure.seed}: {measure.jobs:,} calls within {measure.seconds:g} seconds."
-    page.write_text(f"{before}{_BEGIN}\n{head}\n\n{report(result)}\n{_END}{after}")
+    page.write_text(f"{before}{begin}\n{text}\n{_END}{after}")
 
 
 def _outcome(result: Result) -> list[tuple[str, str]]:
@@ -74,6 +78,7 @@ def _outcome(result: Result) -> list[tuple[str, str]]:
     return [(name, f"{number:,}") for name, number in counted.items()]
 
 
-def _table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
+def table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
+    """Return a table of names and numbers."""
     lines = [f"| {head[0]} | {head[1]} |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)

@@ -23,7 +23,8 @@ from headrace.clock import now
 from headrace.database.states import FINISHED
 from headrace.stack.ports import free_port
 from tests.chaos import tasks
-from tests.chaos.misfortune import Kind, Misfortune, plan
+from tests.chaos.blows import Kind, plan
+from tests.chaos.misfortune import Misfortune
 from tests.chaos.mix import Draw, mix
 from tests.chaos.producers import Producers
 from tests.chaos.reading import most_of_one_key, read_history, started_too_early

@@ -14,7 +14,8 @@ import pytest
 from headrace.jobs.workflow import Workflow
 from headrace.transaction import transaction
 from tests import trial
-from tests.chaos.misfortune import Kind, Misfortune, plan
+from tests.chaos.blows import Kind, plan
+from tests.chaos.misfortune import Misfortune
 from tests.job_processes import World, open_world, own_postgres, own_redis, settings_of
 
 pytestmark = pytest.mark.processes

@@ -11,10 +11,10 @@ import pytest
 
 from headrace.clock import now
 from headrace.database.states import JobState
+from tests.chaos.blows import EVENT_BLOWS, JOB_BLOWS, Kind, plan
 from tests.chaos.ledger import read_ledger
-from tests.chaos.misfortune import Kind, plan
 from tests.chaos.mix import Draw, Road, Wanted, mix
-from tests.chaos.report import is_sound, publish
+from tests.chaos.report import is_sound, publish, report
 from tests.chaos.run import Measure, Result
 from tests.history import Began, Fault, Verdict, Wrong
 
@@ -73,9 +73,16 @@ def test_every_misfortune_happens_in_a_long_run() -> None:
     blows = plan(7, seconds=300, every_seconds=2.5)
 
     times = Counter(blow.kind for blow in blows)
-    assert times.keys() == set(Kind)
+    assert times.keys() == {*JOB_BLOWS, Kind.POSTGRES_CRASHED, Kind.WORKER_STOPPED_LONG}
     assert (times[Kind.POSTGRES_CRASHED], times[Kind.WORKER_STOPPED_LONG]) == (1, 1)
     assert max(blow.at_seconds for blow in blows) < 280
+
+
+def test_every_misfortune_of_events_happens_in_a_long_run() -> None:
+    """Whatever Redis may become is among them."""
+    blows = plan(7, seconds=600, every_seconds=2.5, shares=EVENT_BLOWS)
+
+    assert {blow.kind for blow in blows} == {*EVENT_BLOWS, Kind.POSTGRES_CRASHED}
 
 
 def test_ledger_tells_runs_from_effects(tmp_path: Path) -> None:
@@ -101,13 +108,13 @@ def test_report_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
     copy = tmp_path / "chaos.md"
     copy.write_text(page.read_text())
 
-    publish(result(), copy)
+    publish(report(result()), copy)
     once = copy.read_text()
-    publish(result(), copy)
+    publish(report(result()), copy)
 
     assert copy.read_text() == once
     assert "| worker: SIGKILL | 3 |" in once
     assert once.startswith(page.read_text().partition("<!-- results")[0])
     copy.write_text("nothing")
     with pytest.raises(ValueError, match="no place"):
-        publish(result(), copy)
+        publish(report(result()), copy)
