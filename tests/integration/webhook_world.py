@@ -90,6 +90,8 @@ class World:
 @asynccontextmanager
 async def world(stores: Stores, **changes: Any) -> AsyncIterator[World]:  # noqa: ANN401 - fields of Settings
     """Open a Headrace with the application of these tests."""
-    async with inline(application, stores, at=NOON, settings=settings(**changes)) as headrace:
-        async with open_client(headrace) as client:
-            yield World(headrace, client)
+    async with (
+        inline(application, stores, at=NOON, settings=settings(**changes)) as headrace,
+        open_client(headrace) as client,
+    ):
+        yield World(headrace, client)

@@ -47,6 +47,8 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     last_error: str | None
     """Why a projection waits; None where it does not."""
     lanes: Sequence[LaneStatus]
+    waiting: int
+    """Events that wait on record behind their key, which their lanes have passed."""
     paused_at: datetime | None = None
     paused_by: str | None = None
     holds_trimming: int = 0
@@ -57,7 +59,8 @@ _STATUS = f"""
     SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by,
            lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
            coalesce(held.events, 0) AS holds_trimming,
-           jobs.in_flight, jobs.retrying, jobs.dead
+           jobs.in_flight, jobs.retrying, jobs.dead,
+           (SELECT count(*) FROM waiting_events AS w WHERE w.subscription = s.name) AS waiting
     FROM subscriptions AS s
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(l.head - c.position), 0) AS lag,
@@ -71,7 +74,7 @@ _STATUS = f"""
         LEFT JOIN leases AS o ON o.name = 'sub:' || c.subscription || ':' || c.lane AND o.expires_at > now()
         LEFT JOIN lane_log AS g ON l.head > c.position AND g.lane = c.lane AND g.position = c.position + 1
         LEFT JOIN event_log AS waiting ON waiting.id = g.event_id
-        WHERE c.subscription = s.name) AS lanes
+        WHERE c.subscription = CASE WHEN s.kind = 'webhook' THEN 'headrace.webhooks' ELSE s.name END) AS lanes
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE j.state IN ('queued', 'running')) AS in_flight,
                count(*) FILTER (WHERE j.state IN ('scheduled', 'pending', 'retrying')) AS retrying,
@@ -118,6 +121,7 @@ def _status(row: Row[Any]) -> SubscriptionStatus:
         oldest_unhandled_age_seconds=None if row.oldest is None else float(row.oldest),
         last_error=row.last_error,
         lanes=msgspec.json.decode(row.lanes, type=tuple[LaneStatus, ...]),
+        waiting=row.waiting,
         paused_at=row.paused_at,
         paused_by=row.paused_by,
         holds_trimming=row.holds_trimming,

@@ -100,19 +100,32 @@ _RECORDED = text(f"""
     WHERE e.id = :id
 """)  # noqa: S608 - the columns are ours
 
-# A job's state says how a delivery goes on; what has neither job nor inbox row waits, unless the checkpoint is past it.
+# A job's state says how a delivery goes on; what has neither job nor inbox row waits, and so
+# does what is behind its key; the rest waits unless the checkpoint is past it.
+# Webhooks have the checkpoint of their fan-out, and their deliveries are jobs from the beginning.
 _DELIVERIES = text("""
     SELECT s.name, s.kind, s.filter::text AS filter, c.position, c.last_error, i.event_id IS NOT NULL AS entered,
-           d.job_id, j.state, j.attempt, j.trace_id AS job_trace_id, failed.message AS job_error
+           behind.event_id IS NOT NULL AS waits,
+           c.position IS NULL AND NOT EXISTS (SELECT FROM lanes WHERE lane = :lane) AS gone,
+           coalesce(d.job_id, sent.id) AS job_id, j.state, j.attempt, j.trace_id AS job_trace_id,
+           failed.message AS job_error
     FROM subscriptions AS s
-    LEFT JOIN checkpoints AS c ON c.subscription = s.name AND c.lane = :lane
+    LEFT JOIN webhooks AS hook ON s.kind = 'webhook' AND s.name = 'webhook:' || hook.id
+    LEFT JOIN checkpoints AS c ON c.lane = :lane
+        AND c.subscription = CASE WHEN s.kind = 'webhook' THEN 'headrace.webhooks' ELSE s.name END
     LEFT JOIN inbox AS i ON i.subscription = s.name AND i.event_id = :id
     LEFT JOIN deliveries AS d ON d.subscription = s.name AND d.event_id = :id
-    LEFT JOIN jobs AS j ON j.id = d.job_id
+    LEFT JOIN waiting_events AS behind ON behind.subscription = s.name AND behind.event_id = :id
+    LEFT JOIN LATERAL (
+        SELECT id FROM webhook_deliveries
+        WHERE event_id = :id AND webhook_id = hook.id AND replay_id IS NULL ORDER BY id DESC LIMIT 1) AS sent ON true
+    LEFT JOIN jobs AS j ON j.id = coalesce(d.job_id, sent.id)
     LEFT JOIN LATERAL (
         SELECT type || ': ' || message AS message FROM job_attempts
-        WHERE job_id = d.job_id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
-    WHERE type_matches(:type, s.types)
+        WHERE job_id = j.id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
+    WHERE type_matches(:type, s.types) AND s.name <> 'headrace.webhooks'
+      AND (s.kind <> 'webhook' OR sent.id IS NOT NULL OR (hook.enabled AND coalesce(
+          CAST(:position AS bigint) > coalesce(CAST(hook.begins ->> CAST(:lane AS text) AS bigint), 0), true)))
     ORDER BY s.name
 """)
 
@@ -171,7 +184,7 @@ async def deliveries_of(record: Record, event: Event, reading: Reading | None = 
 
     Filters are asked of its data as `reading` makes them, those of the present version; without it, of the record's.
     """
-    parameters = {"id": event.id, "type": event.type, "lane": event.lane}
+    parameters = {"id": event.id, "type": event.type, "lane": event.lane, "position": event.position}
     async with record.engine.connect() as connection:
         rows = (await connection.execute(_DELIVERIES, parameters)).all()
     return [_delivery(event, row, reading) for row in rows]
@@ -210,6 +223,7 @@ def _event(row: Row[Any]) -> Event:
 
 
 _OF_JOB = {
+    None: DeliveryState.HANDLED,  # its job has left the record, long after its end
     "succeeded": DeliveryState.HANDLED,
     "dead": DeliveryState.DEAD,
     "cancelled": DeliveryState.SKIPPED,
@@ -220,14 +234,18 @@ _OF_JOB = {
 def _delivery(event: Event, row: Row[Any], reading: Reading | None) -> DeliveryStatus:
     """Say how one subscription stands with an event."""
     if row.job_id is not None:
-        state = _OF_JOB.get(row.state, DeliveryState.RETRYING)
-        return DeliveryStatus(row.name, state, row.attempt or 1, row.job_id, row.job_trace_id, row.job_error)
+        begun = row.kind != "webhook" or row.job_error is not None
+        state = _OF_JOB.get(row.state, DeliveryState.RETRYING if begun else DeliveryState.PENDING)
+        attempts = row.attempt or int(begun)
+        return DeliveryStatus(row.name, state, attempts, row.job_id, row.job_trace_id, row.job_error)
     passed = event.position is not None and row.position is not None and row.position >= event.position
     if row.filter is not None and not row.entered and not _meets(row.filter, event, reading):
         return DeliveryStatus(row.name, DeliveryState.SKIPPED, 0, None, None, None)
     if row.entered or (passed and row.kind == "projection"):
         return DeliveryStatus(row.name, DeliveryState.HANDLED, 1, None, event.trace_id, None)
-    if passed:
+    if row.waits:  # behind its key: the checkpoint has passed it
+        return DeliveryStatus(row.name, DeliveryState.PENDING, 0, None, None, None)
+    if passed or row.gone:  # of a lane that there was before the subscription
         return DeliveryStatus(row.name, DeliveryState.SKIPPED, 0, None, None, None)
     waits = row.last_error is not None and event.position == (row.position or 0) + 1
     state = DeliveryState.RETRYING if waits else DeliveryState.PENDING

@@ -79,6 +79,7 @@ _CURRENT: Final = text("""
 """)
 
 _DELETE: Final = text("DELETE FROM webhooks WHERE id = :id RETURNING id")
+_FORGET: Final = text("DELETE FROM deliveries WHERE listener = :name")
 _UNSUBSCRIBE: Final = text("DELETE FROM subscriptions WHERE name = :name AND kind = 'webhook'")
 
 
@@ -152,7 +153,9 @@ async def delete(tx: Transaction, webhook_id: UUID) -> None:
     """
     if (await tx.connection.execute(_DELETE, {"id": webhook_id})).one_or_none() is None:
         _refuse(webhook_id)
-    await tx.connection.execute(_UNSUBSCRIBE, {"name": subscription_of(webhook_id)})
+    name = {"name": subscription_of(webhook_id)}
+    await tx.connection.execute(_UNSUBSCRIBE, name)
+    await tx.connection.execute(_FORGET, name)
 
 
 async def _current(tx: Transaction, webhook_id: UUID) -> NewWebhook:

@@ -38,6 +38,9 @@ _MAKE = """
     ON CONFLICT (subscription, event_id) DO UPDATE SET job_id = excluded.job_id
 """
 
+# What is done needs no row beside those that can still be tried again; `webhook_deliveries` remembers it.
+_DONE = text("DELETE FROM deliveries WHERE event_id = :event_id AND job_id = :id")
+
 _FIND = text("""
     SELECT d.webhook_id, d.event_id, d.replay_id, w.enabled, j.state::text AS state, e.traceparent
     FROM webhook_deliveries d
@@ -111,6 +114,11 @@ async def send_again(tx: Transaction, delivery_id: UUID, *, of: UUID | None = No
         raise ConflictError(message)
     wish = Wish(found.webhook_id, found.event_id, found.traceparent)
     return (await deliver_all(tx, [wish], replay_id=found.replay_id, resend_of=delivery_id))[0]
+
+
+async def done(tx: Transaction, delivery_id: UUID, event_id: UUID) -> None:
+    """Note that a delivery was taken."""
+    await tx.connection.execute(_DONE, {"id": delivery_id, "event_id": event_id})
 
 
 async def _deliver(

@@ -26,6 +26,7 @@ from headrace.webhooks.attempts import write_down
 from headrace.webhooks.body import body_of
 from headrace.webhooks.book import disable
 from headrace.webhooks.calling import Called, Caller, Message, open_caller
+from headrace.webhooks.deliveries import done
 from headrace.webhooks.endpoint import become_waker, may_probe, note_failure, note_success, take_slot
 from headrace.webhooks.fanout import fan_out
 from headrace.webhooks.holding import give_up, hold, release
@@ -142,6 +143,7 @@ async def _hold(run: Run, delivery: Delivery, held: Held, reason: str, seconds: 
 async def _taken(run: Run, delivery: Delivery, standing: Standing, called: Called) -> int:
     tx = await run.begin()
     await write_down(tx.connection, run, called)
+    await done(tx, delivery.id, delivery.event_id)
     if standing.failures or standing.circuit_is_open:
         await note_success(tx.connection, delivery.webhook_id)
     if standing.holding:
