@@ -14,8 +14,10 @@ from headrace.api.door import Door
 from headrace.application import Application
 from headrace.events.registry import event, upcast
 from headrace.settings import Settings
+from headrace.subscribers.checkpoints import register
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
+from headrace.webhooks.secrets import new_key
 from tests.integration.api_road import KEY, open_api
 
 SINGLE = {"Content-Type": "application/cloudevents+json"}
@@ -56,7 +58,8 @@ SHOP = Application(name="shop", events=(CustomerJoined,), subscriptions=(welcome
 @pytest.fixture
 async def api(database_url: str, redis_url: str) -> AsyncIterator[tuple[httpx.AsyncClient, Door]]:
     """A client of the API, and the parts behind it."""
-    async with open_api(Settings(database_url=database_url, redis_url=redis_url, api_key=KEY), SHOP) as opened:
+    settings = Settings(database_url=database_url, redis_url=redis_url, api_key=KEY, secret_keys=new_key())
+    async with open_api(settings, SHOP) as opened:
         yield opened
 
 
@@ -122,3 +125,29 @@ async def test_event_is_refused_when_its_version_cannot_be_read(
     (wrong,) = answer.json()["errors"]
     assert (answer.status_code, wrong["field"]) == (422, field)
     assert told in wrong["message"]
+
+
+async def test_event_type_names_everybody_who_listens(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """By a class or a pattern, in this code or on record only, and webhooks."""
+    client, door = api
+    await register(door.record.engine, [welcome, subscriber("other.every", "*.joined")(every.function)])
+    made = await client.post("/v1/webhooks", json={"url": "https://example.org/", "types": ["shop.*"]})
+
+    listed = (await client.get("/v1/event-types")).json()["items"]
+
+    (shown,) = [one for one in listed if one["type"] == TYPE]
+    assert (shown["version"], shown["oldest_version"]) == (3, 2)
+    assert shown["schema"]["$defs"]["CustomerJoined"]["required"] == ["customer_id", "first_name", "last_name"]
+    assert shown["subscriptions"] == ["other.every", "shop.all", "shop.welcome", f"webhook:{made.json()['id']}"]
+
+
+async def test_events_are_described_to_whoever_asks(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """The document is public like the other one, and the page leads to both."""
+    client, _ = api
+
+    document = (await client.get("/asyncapi.json", headers={"Authorization": ""})).json()
+    page = (await client.get("/docs")).text
+
+    assert document["asyncapi"] == "3.0.0"
+    assert TYPE in document["channels"]
+    assert 'href="/asyncapi.json"' in page

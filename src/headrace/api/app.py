@@ -14,17 +14,20 @@ from litestar.datastructures import State
 from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, ControllerRouterHandler
 
+from headrace.api.asyncapi import asyncapi_of
 from headrace.api.auth import PUBLIC, authorize
 from headrace.api.bodies import StrictRequest
 from headrace.api.bulk import bulk_routes
 from headrace.api.dead import dead_routes
 from headrace.api.docs import docs_routes
 from headrace.api.door import Door
+from headrace.api.event_types import event_type_routes
 from headrace.api.events import event_routes
 from headrace.api.health import health_routes
 from headrace.api.history import history_routes
 from headrace.api.job_stream import stream_routes
 from headrace.api.jobs import job_routes
+from headrace.api.keys import key_routes
 from headrace.api.lanes import lane_routes
 from headrace.api.live import live_routes
 from headrace.api.live_socket import LiveSocket
@@ -32,6 +35,7 @@ from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
+from headrace.api.raw_keys import RawKeys
 from headrace.api.replays import replay_routes
 from headrace.api.retrying import retrying_routes
 from headrace.api.subscriptions import subscription_routes
@@ -52,8 +56,11 @@ def create_app(door: Door) -> ASGIApp:
         described = _litestar(door, _routes(door), openapi_config(version("headrace")))
         return completed(described.openapi_schema.to_schema(), door.registry.events)
 
-    served = _litestar(door, [*_routes(door), docs_routes(describe), console_routes(PUBLIC)], None)
-    return LiveSocket(Traced(Methods(served), door.metrics), door)
+    def describe_events() -> dict[str, Any]:
+        return asyncapi_of(door.registry, version("headrace"))
+
+    served = _litestar(door, [*_routes(door), docs_routes(describe, describe_events), console_routes(PUBLIC)], None)
+    return LiveSocket(Traced(RawKeys(Methods(served)), door.metrics), door)
 
 
 def _routes(door: Door) -> list[ControllerRouterHandler]:
@@ -67,10 +74,12 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         task_routes,
         queue_routes,
         event_routes,
+        event_type_routes,
         subscription_routes,
         replay_routes,
         dead_routes,
         lane_routes,
+        key_routes,
         webhook_routes,
         live_routes,
         health_routes,

@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: the API described, for programs and for people.
+"""`/openapi.json`, `/asyncapi.json` and `/docs`: the API and the events described, for programs and for people.
 
 Owns the page: one HTML file made from the OpenAPI document, without a script and without anything from elsewhere, so
 that it can be read where there is no internet.
@@ -28,20 +28,29 @@ td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}
 """
 
 
-def docs_routes(describe: Callable[[], dict[str, Any]]) -> Router:
-    """Return the routes; `describe` makes the document, and is called once."""
+Describe = Callable[[], dict[str, Any]]
+"""Makes a document; called once, when it is first asked for."""
+
+
+def docs_routes(describe: Describe, describe_events: Describe) -> Router:
+    """Return the routes of the OpenAPI document, of the AsyncAPI document and of the page."""
     document = cache(lambda: msgspec.json.encode(describe()))
+    events = cache(lambda: msgspec.json.encode(describe_events()))
     page = cache(lambda: _page(msgspec.json.decode(document())).encode())
 
     @get("/openapi.json", include_in_schema=False, sync_to_thread=False)
     def openapi() -> Response[bytes]:
         return Response(document(), media_type="application/json")
 
+    @get("/asyncapi.json", include_in_schema=False, sync_to_thread=False)
+    def asyncapi() -> Response[bytes]:
+        return Response(events(), media_type="application/json")
+
     @get("/docs", include_in_schema=False, sync_to_thread=False)
     def docs() -> Response[bytes]:
         return Response(page(), media_type=MediaType.HTML)
 
-    return Router(path="/", route_handlers=[openapi, docs], opt=PUBLIC)
+    return Router(path="/", route_handlers=[openapi, asyncapi, docs], opt=PUBLIC)
 
 
 def _page(document: dict[str, Any]) -> str:
@@ -52,7 +61,8 @@ def _page(document: dict[str, Any]) -> str:
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>',
             f"<h1>{title}</h1>",
             *(f"<p>{escape(part)}</p>" for part in document["info"]["description"].split("\n\n")),
-            '<p><a href="/openapi.json">openapi.json</a> · keys: <code>Authorization: Bearer …</code></p>',
+            '<p><a href="/openapi.json">openapi.json</a> · <a href="/asyncapi.json">asyncapi.json</a>: the events</p>',
+            "<p>Keys: <code>Authorization: Bearer …</code></p>",
             *_sections(document),
             "</html>",
         )

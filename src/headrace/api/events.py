@@ -1,4 +1,4 @@
-"""`/v1/events` and `/v1/event-types`: publish events, and see who has handled them.
+"""`/v1/events`: publish events, and see who has handled them.
 
 Owns these routes. An event is answered with 202 when it is on record with every subscription's claim to it; `ids` are
 the record's ids. Events are shown as CloudEvents, with the producer's id, and can be asked for by either id.
@@ -17,8 +17,7 @@ from litestar.params import QueryParameter
 from headrace.api.cloudevents import events_of
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
-from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_by_name, page_of
-from headrace.api.tasks import schema_of
+from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_of
 from headrace.cursors import id_of
 from headrace.errors import FieldError, InvalidInputError
 from headrace.events.intake import publish_from_outside
@@ -40,39 +39,12 @@ class EventIds(msgspec.Struct, frozen=True):
     ids: list[UUID]
 
 
-class EventTypeShown(msgspec.Struct, frozen=True):
-    """A declared event type."""
-
-    type: str
-    version: int
-    description: str
-    schema: dict[str, Any]
-    subscriptions: list[str]
-
-
 class EventWithDeliveries(EventShown, frozen=True, kw_only=True):
     """An event and how it stands with each subscription."""
 
     deliveries: list[DeliveryStatus]
     replays: list[ReplayStatus]
     """How it stands in the replays that have given it again, apart from its live deliveries."""
-
-
-@get("/v1/event-types", summary="List event types")
-async def find_event_types(
-    request: Request[Any, Any, Any], limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
-) -> Page[EventTypeShown]:
-    """Return the declared event types, by name."""
-    registry = door_of(request).registry
-    listeners = {
-        name: sorted(one.name for one in registry.subscriptions.values() if name in one.types)
-        for name in registry.events
-    }
-    found = [
-        EventTypeShown(one.type, one.version, one.description, schema_of(one.data_type), listeners[one.type])
-        for one in registry.events.values()
-    ]
-    return page_by_name(found, limit, cursor, lambda one: one.type)
 
 
 @post("/v1/events", status_code=202, request_max_body_size=BATCH_BYTES, summary="Publish one or many events")
@@ -127,6 +99,6 @@ def _json(content: dict[str, Any]) -> Response[Any]:
 
 event_routes = Router(
     path="/",
-    route_handlers=[find_event_types, publish, find_events, get_event],
+    route_handlers=[publish, find_events, get_event],
     tags=["Events"],
 )
