@@ -32,7 +32,8 @@ class RedriveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     release: _Text | None = None
     event_id: UUID | None = None
     types: Annotated[
-        list[_Text] | None, msgspec.Meta(min_length=1, max_length=100, description="event types, or patterns")
+        Annotated[list[_Text], msgspec.Meta(min_length=1, max_length=100)] | None,
+        msgspec.Meta(description="event types, or patterns"),
     ] = None
     canary: Annotated[bool, msgspec.Meta(description="one goes first, the rest when that one has succeeded")] = False
     rate_per_second: Annotated[

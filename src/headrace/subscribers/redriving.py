@@ -4,7 +4,7 @@ Owns the way through them: a portion comes back to `pending` in one transaction 
 oldest first and not faster than asked. What is pending again is not dead any more, so a run that was killed or
 cancelled goes on where it was, and nothing is counted twice; what dies again meanwhile died after the redrive was asked
 for and is left alone. The canary gets one attempt. Where it dies again the redrive is dead with that reason and has
-touched nothing else; tried again, it sends another canary. Effects stay once: a delivery that had succeeded after all
+touched nothing else; tried again, it means what is dead by then, the canary too. Effects stay once: a delivery that had succeeded after all
 finds that in the inbox. Deliveries of a key that waits in order go on behind theirs as soon as it has succeeded.
 Never change a delivery's arguments here.
 """
@@ -40,7 +40,8 @@ _CANARY_SECONDS: Final = 1.0
 # The count is locked first: a run of this redrive that was taken over waits here, and then finds nothing.
 _TAKE: Final = text("SELECT total, done, asked_at, canary FROM redrives WHERE job_id = :job_id FOR UPDATE")
 _NOTE: Final = text("UPDATE redrives SET done = done + :moved WHERE job_id = :job_id RETURNING done")
-_CANARY: Final = text("UPDATE redrives SET canary = :canary WHERE job_id = :job_id")
+_CANARY: Final = text("UPDATE redrives SET canary = :canary, done = done + 1 WHERE job_id = :job_id")
+_NO_CANARY: Final = text("UPDATE redrives SET canary = NULL, done = done - 1, asked_at = now() WHERE job_id = :job_id")
 _ENDED: Final = text("SELECT state FROM jobs WHERE id = :canary")
 
 _REVIVE: Final = text(f"""
@@ -148,7 +149,6 @@ class Redriving:
             sent: UUID | None = (await tx.connection.execute(_REVIVE, given)).scalar_one_or_none()
             if sent is not None:
                 await tx.connection.execute(_CANARY, {"job_id": self._run.job_id, "canary": sent})
-                await tx.connection.execute(_NOTE, {"job_id": self._run.job_id, "moved": 1})
             tx.bells.add(Bell.JOBS)
         return sent
 
@@ -167,7 +167,7 @@ class Redriving:
                 return
             if row.state in {"dead", "cancelled", "expired"}:
                 async with self._run.apart() as tx:
-                    await tx.connection.execute(_CANARY, {"job_id": self._run.job_id, "canary": None})
+                    await tx.connection.execute(_NO_CANARY, {"job_id": self._run.job_id})
                 message = (
                     f"the canary, the delivery of job {canary}, is {row.state} again: the others were left as they are"
                 )
