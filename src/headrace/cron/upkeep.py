@@ -22,6 +22,7 @@ from headrace.events.prune import prune_events
 from headrace.jobs.prune import forget_jobs, prune_jobs
 from headrace.relay.rescue import rescue_once
 from headrace.settings import Settings
+from headrace.subscribers.shadow import sweep_shadows
 
 logger = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ _ENDED_KEY: Final = "r.until < now()"
 _OLD_WORK: Final = """
     r.created_at < now() - make_interval(days => :days) AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = r.job_id)
 """
+_OLD_REPLAY: Final = "NOT EXISTS (SELECT FROM jobs WHERE jobs.id = r.job_id)"
 _DEAD_PROCESS: Final = "r.expires_at < now() - interval '1 day'"
 # Set aside for jobs that move for ever; those of a job that ends leave with it.
 _OLD_MOVE: Final = "r.at < now() - make_interval(days => :days)"
@@ -60,8 +62,10 @@ async def make_partitions(record: Record) -> None:
 
 
 async def forget(record: Record) -> None:
-    """Delete jobs whose own retention is over, and keys whose time is."""
+    """Delete jobs whose own retention is over, keys whose time is, and generations of tables that nobody works on."""
     jobs = await forget_jobs(record)
+    if shadows := await sweep_shadows(record):
+        logger.info("shadows_swept", schemas=shadows)
     keys = await delete_in_batches(record.engine, "unique_keys", _ENDED_KEY, {})
     if jobs or keys:
         logger.info("forgotten", jobs=jobs, unique_keys=keys)
@@ -76,7 +80,11 @@ async def prune(record: Record, settings: Settings) -> None:
     work = await delete_in_batches(record.engine, "processed_work", _OLD_WORK, {"days": settings.retention_days})
     moves = await delete_in_batches(record.engine, "job_moves", _OLD_MOVE, {"days": settings.retention_days})
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
+    replays = await delete_in_batches(record.engine, "replays", _OLD_REPLAY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
-    small = {"runs": runs, "processed_work": work, "job_moves": moves, "idempotency_keys": keys, "processes": processes}
+    small = {
+        "runs": runs, "processed_work": work, "job_moves": moves, "idempotency_keys": keys, "replays": replays,
+        "processes": processes,
+    }  # fmt: skip
     if jobs or partitions or any(small.values()):
         logger.info("pruned", jobs=jobs, partitions=partitions, **small)

@@ -31,8 +31,14 @@ _NEEDED: Final = text("""
          CROSS JOIN LATERAL (SELECT event_id FROM lane_log
                              WHERE lane = c.lane AND position > c.position ORDER BY position LIMIT 1) AS l)
         UNION ALL (SELECT event_id, 'the outbox' FROM outbox ORDER BY seq LIMIT 1)
+        UNION ALL (SELECT event_id, 'an event that waits behind its key' FROM waiting_events ORDER BY event_id LIMIT 1)
         UNION ALL (SELECT d.event_id, 'a delivery that can be retried' FROM deliveries d JOIN jobs j ON j.id = d.job_id
-                   WHERE j.state <> 'succeeded' ORDER BY d.event_id LIMIT 1)) AS needed
+                   WHERE j.state <> 'succeeded' ORDER BY d.event_id LIMIT 1)
+        UNION ALL (SELECT l.event_id, 'a replay under way'
+                   FROM replays r JOIN jobs j ON j.id = r.job_id AND j.finished_at IS NULL
+                   JOIN replay_lanes p ON p.job_id = r.job_id AND p.position < p.upto
+                   CROSS JOIN LATERAL (SELECT event_id FROM lane_log WHERE lane = p.lane AND position > p.position
+                                       ORDER BY position LIMIT 1) AS l)) AS needed
     ORDER BY needed.event_id LIMIT 1
 """)
 

@@ -16,7 +16,11 @@ from headrace.resources import Resources
 from headrace.subscribers.contract import Kind
 from headrace.subscribers.failures import DELIVER
 from headrace.subscribers.handling import Handling
+from headrace.subscribers.rebuild import REBUILD
+from headrace.subscribers.rebuilding import Rebuild
 from headrace.subscribers.redelivery import Redelivery
+from headrace.subscribers.replay import REPLAY
+from headrace.subscribers.replaying import Replay
 from headrace.tasks.execution import Execution
 from headrace.tasks.places import Places
 from headrace.tasks.settler import Settler
@@ -32,7 +36,7 @@ async def open_steps(resources: Resources, faults: Faults) -> AsyncIterator[Step
     registry, record, settings = resources.registry, resources.record, resources.settings
     subscriptions = {name: faults.subscription(one) for name, one in registry.subscriptions.items()}
     tasks = {name: faults.task(task) for name, task in registry.names.items()}
-    tasks[DELIVER] = Redelivery(subscriptions)
+    tasks |= {DELIVER: Redelivery(subscriptions), REPLAY: Replay(subscriptions), REBUILD: Rebuild(subscriptions)}
     async with open_providers(registry.providers, settings) as providers:
         gate = asyncio.Semaphore(_SESSIONS)
         handlings = {
