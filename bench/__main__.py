@@ -18,18 +18,20 @@ from pathlib import Path
 
 import msgspec
 
-from bench import table
+from bench import event_rows, grouped, table
 from bench.backlog import Drained
 from bench.doors import measure_doors
 from bench.drain import Load, drain_headrace
 from bench.enqueue import measure_enqueue
 from bench.events import measure_latency, measure_relay
 from bench.finished import measure_finished
+from bench.groups import FASTSTREAM, Delivered, deliver_bare, deliver_faststream, deliver_headrace
 from bench.memory import measure_memory
 from bench.peer import ALL, drain_peer
 from bench.peer_setup import Ready, prepared
 from bench.pickup import measure_crash, measure_pickup
 from bench.receiver import receiving
+from bench.relay import measure_busy_relay, measure_takeover
 from bench.stage import Stage, migrate, set_stage
 
 README = Path(__file__).with_name("README.md")
@@ -51,6 +53,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     finished: int
     burdens: int
     events: int
+    deliveries: int
+    committed: int
+    seconds: float
     ticks: int
 
 
@@ -67,6 +72,9 @@ FULL = Sizes(
     finished=5_000_000,
     burdens=4,
     events=60_000,
+    deliveries=3,
+    committed=11_000,
+    seconds=8.0,
     ticks=300,
 )
 QUICK = Sizes(
@@ -82,6 +90,9 @@ QUICK = Sizes(
     finished=100_000,
     burdens=1,
     events=20_000,
+    deliveries=1,
+    committed=11_000,
+    seconds=2.0,
     ticks=60,
 )
 
@@ -141,9 +152,36 @@ async def _finished(stage: Stage, sizes: Sizes) -> list[table.Row]:
     return table.finished_rows(taken)
 
 
-async def _events(stage: Stage, sizes: Sizes) -> list[table.Row]:
+async def _relay(stage: Stage, sizes: Sizes) -> list[table.Row]:
     moved = [await measure_relay(stage, sizes.events) for _ in range(sizes.turns)]
-    return [table.relay_row(moved), table.latency_row(await measure_latency(stage, sizes.ticks))]
+    kept = await measure_busy_relay(stage, per_second=sizes.committed, seconds=sizes.seconds)
+    taken = await measure_takeover(stage, rounds=sizes.kills)
+    latency = await measure_latency(stage, sizes.ticks)
+    return [
+        event_rows.relay_row(moved),
+        event_rows.busy_relay_row(kept),
+        event_rows.takeover_row(taken),
+        event_rows.latency_row(latency),
+    ]
+
+
+async def _groups(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    ready = await asyncio.to_thread(prepared, FASTSTREAM)
+    rows = table.missing_rows({FASTSTREAM.name: ready})
+    ours: list[Delivered] = []
+    others: dict[str, list[Delivered]] = defaultdict(list)
+    for _ in range(sizes.deliveries):
+        ours.append(await deliver_headrace(stage, grouped.GROUPS, sizes.events))
+        others[event_rows.BARE].append(await deliver_bare(stage, sizes.events))
+        if not ready.reason:
+            others[event_rows.BATCHES].append(await deliver_faststream(stage, ready.python, sizes.events, batch=100))
+            others[event_rows.SINGLY].append(await deliver_faststream(stage, ready.python, sizes.events // 4))
+    rows += event_rows.group_rows(ours, others)
+    turns = range(sizes.turns)
+    writers = [await deliver_headrace(stage, [grouped.writer], sizes.events // 6) for _ in turns]
+    return rows + event_rows.lone_rows(
+        writers, [await deliver_headrace(stage, [grouped.counter], sizes.events) for _ in turns]
+    )
 
 
 async def _memory(stage: Stage, _sizes: Sizes) -> list[table.Row]:
@@ -157,7 +195,8 @@ PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "pickup": _pickup,
     "crash": _crash,
     "finished": _finished,
-    "events": _events,
+    "relay": _relay,
+    "groups": _groups,
     "memory": _memory,
 }
 

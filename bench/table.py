@@ -19,7 +19,6 @@ import msgspec
 from bench.backlog import Drained
 from bench.doors import Doors
 from bench.enqueue import Enqueued
-from bench.events import Latency, Moved
 from bench.finished import Burdened
 from bench.peer import ALL, Peer
 from bench.peer_setup import Ready
@@ -149,19 +148,6 @@ def finished_rows(burdened: Burdened) -> list[Row]:
     measured = f"{len(burdened.plans)} statements explained"
     beside = "`plans.md`"
     return [*rows, Row("statements that read all jobs", measured, beside, str(whole), "0", whole == 0, evidence)]
-
-
-def relay_row(moved: Sequence[Moved]) -> Row:
-    """Return the relay's rate."""
-    rate = statistics.median(one.rate for one in moved)
-    return Row("relay, record to stream", f"{rate:,.0f} events/s", "", f"{rate:,.0f}/s", "≥ 20,000/s", rate >= 20_000)
-
-
-def latency_row(latency: Latency) -> Row:
-    """Return the latency of a lone event."""
-    half, most = latency.percentile(50), latency.percentile(99)
-    measured = f"p50 {half:.1f} ms, p99 {most:.1f} ms"
-    return Row("commit to handler, idle", measured, "", f"{half:.1f} ms", "p50 ≤ 12 ms", half <= 12)
 
 
 def memory_rows(resident: dict[str, float]) -> list[Row]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import table
+from bench import event_rows, table
 from bench.backlog import Drained
 from bench.doors import Doors, Round
 from bench.events import Latency, Moved
+from bench.groups import Delivered
 from bench.load import Taken, request
 from bench.peer_setup import Ready
 from bench.plans import statements_in
@@ -81,16 +82,24 @@ def test_plans_are_asked_for_each_statement_on_jobs_once_when_a_log_repeats_them
 
 
 def test_latency_is_told_by_percentiles() -> None:
-    """A single late event is in the p99, not in the p50."""
-    row = table.latency_row(Latency([5.0] * 97 + [500.0] * 3))
+    """A few late events are in the p99, not in the p50, and miss the target."""
+    row = event_rows.latency_row(Latency([5.0] * 97 + [500.0] * 3))
 
-    assert (row.figure, row.reached) == ("5.0 ms", True)
-    assert "p99 500.0 ms" in row.measured
+    assert (row.figure, row.reached) == ("5.0 / 500.0 ms", False)
+
+
+def test_groups_are_compared_with_those_that_were_measured() -> None:
+    """A peer that could not be measured has no row; the others have their ratio of rates."""
+    others = {event_rows.BARE: [Delivered(1_000, 1.0, {})], event_rows.BATCHES: [Delivered(400, 1.0, {})]}
+
+    rows = event_rows.group_rows([Delivered(450, 1.0, {"consumer": 9.0})], others)
+
+    assert [(row.figure, row.reached) for row in rows] == [("450/s", None), ("1.12x", True), ("0.45x", True)]
 
 
 def test_relay_misses_its_target_when_it_is_slow() -> None:
     """A missed target is said."""
-    row = table.relay_row([Moved(events=10_000, seconds=1.0, cost={})])
+    row = event_rows.relay_row([Moved(events=10_000, seconds=1.0, cost={})])
 
     assert row.reached is False
     assert "missed" in table.rendered([row])
