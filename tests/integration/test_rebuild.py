@@ -141,7 +141,7 @@ class Road:
 
     async def rebuilt(self, **body: object) -> Job:
         """Ask for a rebuild and wait for its end."""
-        answer = await self.ask(**body)
+        answer = await self.ask(NAME, **body)
         assert answer.status_code == 202, answer.text
         return await self.ended(UUID(answer.json()["job_id"]))
 

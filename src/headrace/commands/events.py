@@ -12,6 +12,7 @@ from headrace.commands.lazy import LazyGroup
 _COMMANDS: Final = {
     "show": ("headrace.commands.events_reading:show", "Show an event, and how it stands with each subscription"),
     "publish": ("headrace.commands.events_publishing:publish", "Publish events, from a file or by their parts"),
+    "replay": ("headrace.commands.subscriptions_replaying:replay", "Give events of the record to a subscription again"),
 }
 
 events: Final = LazyGroup("events", _COMMANDS, help="Publish, show and follow events.")
