@@ -11,6 +11,7 @@ from headrace.diagnostics import echo
 from headrace.jobs.call import Options
 from headrace.relay.dispatch import Dispatcher
 from headrace.tasks.belt import Belt, Delivery
+from headrace.tasks.queue_streams import QueueStreams
 from tests.road import BOUND_SECONDS, Road, eventually
 
 QUEUES = ("first", "second", "third")
@@ -25,7 +26,9 @@ async def reading(road: Road, *, slots: int) -> AsyncIterator[Belt]:
     """Run the belt of a worker for the block; nobody runs what it wins."""
     worker = new_id()
     await road.driver.execute(_PROCESS, worker, sorted(road.registry.tasks))
-    belt = Belt(road.settings.redis_url, road.settings.database_url, worker_id=worker, slots=slots)
+    belt = Belt(
+        QueueStreams(road.settings.redis_url, str(worker)), road.settings.database_url, worker_id=worker, slots=slots
+    )
     belt.serve(QUEUES)
     read = asyncio.create_task(belt.read())
     try:

@@ -22,9 +22,9 @@ from headrace.settings import Settings
 from headrace.tasks.claims import Busy, Claims, Holder, RedisClaims, Standing
 from headrace.tasks.contract import Task, task
 from headrace.tasks.idempotency import check_then_act, claimed, once
+from headrace.tasks.remembered_claims import RememberedClaims
 from headrace.tasks.run import Run
 from headrace.tasks.sync_run import ThreadRun
-from headrace.testing.claims import RememberedClaims
 from headrace.testing.drained import drained
 from headrace.testing.inline import Inline, inline
 from headrace.testing.stores import Stores, open_stores

@@ -8,7 +8,7 @@ Recovery never reads the belt to learn what should run: the record knows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import asyncpg
@@ -39,10 +39,17 @@ _PAGE = 1000
 
 async def return_lost(connection: asyncpg.Connection[asyncpg.Record], redis: Redis) -> int:
     """Make jobs pending again that are queued and on no belt; return how many."""
+    return await return_absent(connection, lambda queue: _waiting_on(redis, queue))
+
+
+async def return_absent(
+    connection: asyncpg.Connection[asyncpg.Record], waiting_on: Callable[[str], Awaitable[Collection[Key]]]
+) -> int:
+    """Make jobs pending again that are queued and, for `waiting_on`, do not wait on their queue; return how many."""
     stale = await connection.fetch(_STALE)
     lost: list[asyncpg.Record] = []
     for queue in {row["queue"] for row in stale}:
-        waiting = await _waiting_on(redis, queue)
+        waiting = await waiting_on(queue)
         lost += [row for row in stale if row["queue"] == queue and (row["id"], row["fence"]) not in waiting]
     if lost:
         await connection.execute(_RETURN, [row["id"] for row in lost], [row["fence"] for row in lost])

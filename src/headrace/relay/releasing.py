@@ -11,6 +11,7 @@ connection, and the loop begins anew with another one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from headrace.database.record import Bell
@@ -34,7 +35,12 @@ _CLEANING = Pace(10.0)
 
 async def release_jobs(leadership: Leadership) -> None:
     """Release due jobs until the leadership ends."""
-    await repeat("release_jobs", lambda: _release(leadership), _REBEGIN, leadership.stop)
+    await release_with(leadership, lambda: Dispatcher(leadership.redis))
+
+
+async def release_with(leadership: Leadership, dispatcher: Callable[[], Dispatcher]) -> None:
+    """Release due jobs by way of a dispatcher, which is made anew after each fault, until the leadership ends."""
+    await repeat("release_jobs", lambda: _release(leadership, dispatcher()), _REBEGIN, leadership.stop)
 
 
 async def keep_jobs(leadership: Leadership) -> None:
@@ -51,8 +57,7 @@ async def mend_belt(leadership: Leadership) -> None:
         parts.create_task(repeat("clean_belt", lambda: _clean(leadership), _CLEANING, leadership.stop))
 
 
-async def _release(leadership: Leadership) -> None:
-    dispatcher = Dispatcher(leadership.redis)
+async def _release(leadership: Leadership, dispatcher: Dispatcher) -> None:
     async with connected(leadership) as connection:
         rung = asyncio.Event()
         await connection.add_listener(Bell.JOBS.value, lambda *_: rung.set())

@@ -1,15 +1,14 @@
 """The worker's end of the belt: read released jobs, claim them, acknowledge what is settled.
 
-Owns the reading of queue streams. It reads no more than can start now, claims what it read in one statement, and
-hands on the won claims. The belt may be emptied, restarted or replaced under it: groups are made again, and what was
-lost is released again by the dispatcher. Reads run on a connection of their own and are not cancelled at a shutdown: a
-cancelled read strands its entries for as long as the dispatcher takes to notice.
+Owns what becomes of the entries of a source. It fetches no more than can start now, claims what it read in one
+statement, and hands on the won claims. What carries the entries may be emptied, restarted or replaced under it: what
+was lost is released again by the dispatcher. Never run what was not won.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -17,20 +16,17 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from headrace.database.away import DRIVER_ERRORS
 from headrace.database.driver import ONE_BY_ONE
-from headrace.jobs.belt import GROUP, released_by, stream_of
 from headrace.jobs.claim import claim, return_queued
 from headrace.jobs.model import Claim, Key
 from headrace.loops import Stop
-from headrace.streams.connection import command, open_commands, open_reader
-from headrace.streams.ensure import ensure_group
+from headrace.tasks.source import Place, Read, Source
 
 logger = structlog.get_logger(__name__)
 
-_BLOCK_MILLISECONDS = 500
 _MAX_READ = 100
 _SOME = 0.25
 """The share of slots that is worth a claim of its own while more waits on the belt than can start."""
@@ -54,25 +50,22 @@ class Delivery(msgspec.Struct, frozen=True):
 class Belt:
     """Reads and claims for one worker; `next` gives what it may run."""
 
-    def __init__(self, redis_url: str, database_url: str, *, worker_id: UUID, slots: int) -> None:
-        self._reader = open_reader(redis_url)
-        self._writer = open_commands(redis_url, connections=2)
+    def __init__(self, source: Source, database_url: str, *, worker_id: UUID, slots: int) -> None:
+        """Read from `source`, which is closed with this."""
+        self._source = source
         self._database_url = database_url
         self._worker_id = worker_id
-        self._consumer = str(worker_id)
         self._slots = slots
         self._free = slots
-        self._busy_streams = 0
         self._more_waits = False
         self._freed = asyncio.Event()
         self._won: asyncio.Queue[list[Delivery]] = asyncio.Queue()
         self._held: set[Key] = set()
-        self._unclaimed: list[tuple[bytes, bytes, Claim]] = []
-        self._settled: list[tuple[bytes, bytes]] = []
+        self._unclaimed: list[Read] = []
+        self._settled: list[Place] = []
         self._to_acknowledge = asyncio.Event()
         self._closing = False
         self._queues: list[str] = []
-        self._grouped: set[str] = set()
         self._stop = Stop()
 
     def serve(self, queues: Iterable[str]) -> None:
@@ -117,7 +110,6 @@ class Belt:
                     await self._read_and_claim(connection)
             except (*_REDIS_FAULT, *DRIVER_ERRORS) as error:
                 logger.warning("belt_waits", error=repr(error))
-                self._grouped.clear()
                 await self._stop.wait(_REST_SECONDS)
 
     async def acknowledge(self) -> None:
@@ -127,7 +119,7 @@ class Belt:
             self._to_acknowledge.clear()
             settled, self._settled = self._settled, []
             try:
-                await self._remove(settled)
+                await self._source.remove(settled)
             except _REDIS_FAULT as error:
                 logger.debug("acknowledgement_waits", error=repr(error))
                 self._settled = (settled + self._settled)[-_MAX_SETTLED:]
@@ -139,11 +131,10 @@ class Belt:
         self.finish()
         try:
             if self._settled:
-                await self._remove(self._settled)
+                await self._source.remove(self._settled)
         except _REDIS_FAULT as error:
             logger.debug("acknowledgement_dropped", error=repr(error))  # the dispatcher's upkeep takes them away
-        await self._reader.aclose()
-        await self._writer.aclose()
+        await self._source.aclose()
 
     async def _read_and_claim(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         while not self._stop.is_set():
@@ -186,58 +177,17 @@ class Belt:
         if deliveries:
             self._won.put_nowait(deliveries)
 
-    async def _fetch(self, count: int) -> list[tuple[bytes, bytes, Claim]]:
+    async def _fetch(self, count: int) -> list[Read]:
         if not self._queues:
             await self._stop.wait(_REST_SECONDS)
             return []
-        await self._ensure_groups()
-        keys = [stream_of(queue) for queue in self._queues]
-        each = max(1, count // (self._busy_streams or len(keys)))
-        try:
-            async with asyncio.timeout(_BLOCK_MILLISECONDS / 1000 + _PATIENCE_SECONDS):
-                reply: Any = await command(
-                    self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", each,
-                    "BLOCK", _BLOCK_MILLISECONDS, "STREAMS", *keys, *(">" for _ in keys),
-                )  # fmt: skip
-        except ResponseError as error:
-            logger.info("queues_made_anew", error=str(error))  # NOGROUP, UNBLOCKED, WRONGTYPE: the belt was replaced
-            self._grouped.clear()
-            await self._stop.wait(_REST_SECONDS / 10)
-            return []
-        self._busy_streams = len(reply or ())
-        self._more_waits = any(len(entries) == each for _, entries in reply or ())
-        read = [(key, entry_id, fields) for key, entries in reply or () for entry_id, fields in entries]
-        return [entry for entry in map(self._decoded, read) if entry is not None]
-
-    def _decoded(self, read: tuple[bytes, bytes, Sequence[bytes] | None]) -> tuple[bytes, bytes, Claim] | None:
-        stream, entry_id, fields = read
-        try:
-            return stream, entry_id, released_by((fields or ())[1])
-        except (IndexError, msgspec.DecodeError) as error:
-            # Somebody else's entry, or another version's: the job, if it is one, is released again from the record.
-            logger.warning("entry_not_readable", stream=stream.decode(), entry=entry_id.decode(), error=str(error))
-            self._acknowledge_later(stream, entry_id)
-            return None
-
-    async def _ensure_groups(self) -> None:
-        for queue in self._queues:
-            if queue not in self._grouped:
-                await ensure_group(self._writer, stream_of(queue), GROUP)
-                self._grouped.add(queue)
+        read = await self._source.fetch(self._queues, count)
+        self._more_waits = self._source.more_waits
+        return read
 
     def _acknowledge_later(self, stream: bytes, entry_id: bytes) -> None:
         self._settled.append((stream, entry_id))
         self._to_acknowledge.set()
-
-    async def _remove(self, entries: list[tuple[bytes, bytes]]) -> None:
-        by_stream: dict[bytes, list[bytes]] = {}
-        for stream, entry_id in entries:
-            by_stream.setdefault(stream, []).append(entry_id)
-        async with self._writer.pipeline(transaction=False) as pipeline:
-            for stream, ids in by_stream.items():
-                pipeline.xack(stream, GROUP, *ids)
-                pipeline.xdel(stream, *ids)
-            await pipeline.execute(raise_on_error=False)
 
 
 @asynccontextmanager

@@ -20,7 +20,6 @@ from multiprocessing import parent_process
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Bell, Record, open_record
@@ -39,10 +38,12 @@ from headrace.tasks.execution import Execution
 from headrace.tasks.hands import Hands
 from headrace.tasks.outcome import handed_back
 from headrace.tasks.places import Places
+from headrace.tasks.queue_streams import QueueStreams
 from headrace.tasks.reconcile import RECONCILE_PACE, Reconciliation
 from headrace.tasks.reports import LIVE_PACE, RECORD_PACE
 from headrace.tasks.settler import Settler
 from headrace.tasks.signals import heeding_signals
+from headrace.tasks.source import Source
 from headrace.tasks.watch import WATCH_PACE, LoopWatch
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
@@ -76,6 +77,8 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._guest = guest
+        self.source: Source | None = None
+        """Where jobs come from, said before the start; with one there is no Redis, and progress is not told live."""
         self._tasks = tasks
         self._providers = providers
         self._migrations = migrations
@@ -111,18 +114,18 @@ class Worker:
         places = Places(self._settings.worker_threads, self._settings.worker_processes)
         self._stack.push_async_callback(places.close)
         self.execution = Execution(self._tasks, record, providers, sessions=sessions, places=places)
-        live = open_commands(self._settings.redis_url, connections=1)
-        self._stack.push_async_callback(live.aclose)
-        self.belt = Belt(
-            self._settings.redis_url, self._settings.database_url, worker_id=self.identity.id, slots=self.identity.slots
-        )
+        url, identity = self._settings.redis_url, self.identity
+        source = self.source or QueueStreams(url, str(identity.id))
+        self.belt = Belt(source, self._settings.database_url, worker_id=identity.id, slots=identity.slots)
         self._stack.push_async_callback(self.belt.close)
         self._hands = Hands(self.execution, self.settler, self.belt)
         await register_queues(record.engine, self._chosen or {task.policy.queue for task in self._tasks.values()})
         await self._serve_queues(record)
         self._stack.push_async_callback(self._presence.stop)
         await self._presence.start()
-        self._run_parts(record, live)
+        self._run_parts(record)
+        if self.source is None:
+            self._tell_live()
         if not self._guest:
             gc.freeze()  # what start-up made stays: to look through it again and again took a twentieth of the time
         logger.info("worker_started", id=str(self.identity.id), queues=self._chosen or "all")
@@ -135,7 +138,7 @@ class Worker:
         logging.getLogger("taskiq.receiver").setLevel(logging.WARNING)
         self._stack.callback(configure("worker").shutdown)
 
-    def _run_parts(self, record: Record, live: Redis) -> None:
+    def _run_parts(self, record: Record) -> None:
         url = self._settings.database_url
         reconciliation = Reconciliation(url, self.identity, belt=self.belt, settler=self.settler)
         self._stack.callback(reconciliation.close)
@@ -148,13 +151,18 @@ class Worker:
         reports = self.execution.reports
         self._run("reconcile", repeat("reconcile", lambda: reconciliation.look(self.execution), RECONCILE_PACE, last))
         self._run("progress", repeat("progress", reports.record_once, RECORD_PACE, last))
-        self._run("live", repeat("live", lambda: reports.publish_once(live), LIVE_PACE, last))
         watch = LoopWatch(self.execution, record)
         watch.start()
         self._stack.callback(watch.stop)
         self._run("watch", repeat("watch", watch.record_once, WATCH_PACE, last))
         self._run("patience", self._lose_patience())
         self._run("orphan", self._end_with_parent())
+
+    def _tell_live(self) -> None:
+        live = open_commands(self._settings.redis_url, connections=1)
+        self._stack.push_async_callback(live.aclose)
+        publish = self.execution.reports.publish_once
+        self._run("live", repeat("live", lambda: publish(live), LIVE_PACE, Stop()))
 
     async def carry(self, deliveries: Sequence[Delivery]) -> None:
         """Run and settle what was won together."""
@@ -201,7 +209,8 @@ class Worker:
         self.settler.abandon()
         if stubborn := self.execution.running():
             logger.critical("runs_do_not_end", count=len(stubborn), first=str(min(stubborn)[0]))
-            os._exit(_EXIT_FAILED)
+            if not self._guest:
+                os._exit(_EXIT_FAILED)
 
     async def _end_with_parent(self) -> None:
         """Ask for the end, as a signal would, when Taskiq's manager has died: nobody else will."""

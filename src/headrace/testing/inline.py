@@ -30,7 +30,7 @@ from headrace.jobs.queues import register_queues
 from headrace.resources import Resources
 from headrace.settings import Settings
 from headrace.tasks.claims import Claims
-from headrace.testing.claims import RememberedClaims
+from headrace.tasks.remembered_claims import RememberedClaims
 from headrace.testing.faults import Failing, Faults
 from headrace.testing.observed import JobOutcome, NotDrainedError, Observed
 from headrace.testing.opening import open_application, registry_for

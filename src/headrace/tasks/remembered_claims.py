@@ -1,7 +1,7 @@
-"""Claims without Redis: those of one test, by its clock.
+"""Claims without Redis: those of one process, by its clock.
 
-Owns a table in memory with the meaning of `headrace.tasks.claims`. A test that wants to see what is lost with Redis
-forgets them all.
+Owns a table in memory with the meaning of `headrace.tasks.claims`, for a test or a bus within one process. They are
+gone with the process, as those in Redis may be at any time. Never share one between processes.
 """
 
 from __future__ import annotations
