@@ -53,7 +53,7 @@ class EventMeasure(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     keys: int = 1000
     lease_seconds: float = 3.0
-    every_seconds: float = 4.0
+    every_seconds: float = 2.5
     """The mean time between two blows."""
     patience_seconds: float = 600.0
     """How long everything may still take when it is quiet again."""

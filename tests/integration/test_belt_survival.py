@@ -187,7 +187,7 @@ async def test_belt_is_mended_by_itself_when_nobody_writes(
         await road.settled()
         for lane, head in (await heads(road.driver)).items():
             if head:
-                road.copies[lane_key(lane)] = await road.redis.dump(lane_key(lane))
+                road.copies[lane_key(lane)] = await command(road.redis, "DUMP", lane_key(lane))
         await road.publish()
         await road.settled()
 
@@ -205,7 +205,7 @@ async def test_lost_lane_is_mended_when_only_others_have_traffic(road: Road) -> 
         await road.publish()
         await road.settled()
         lost = await road.lane()
-        busy = [row["subject"] for row in await _subjects_beside(road, lost)]
+        busy = await _subjects_beside(road, lost)
         traffic = asyncio.create_task(road.publish(rounds=10_000, keys=busy[:1]))
         await road.redis.delete(lane_key(lost))
 
@@ -213,10 +213,11 @@ async def test_lost_lane_is_mended_when_only_others_have_traffic(road: Road) -> 
         traffic.cancel()
 
 
-async def _subjects_beside(road: Road, lane: int) -> list[asyncpg.Record]:
-    return await road.driver.fetch(
+async def _subjects_beside(road: Road, lane: int) -> list[str]:
+    rows = await road.driver.fetch(
         "SELECT DISTINCT subject FROM event_log JOIN lane_log ON event_id = id WHERE lane_log.lane <> $1", lane
     )
+    return [row["subject"] for row in rows]
 
 
 async def test_events_are_handled_when_the_tail_of_the_stream_is_gone(road: Road) -> None:

@@ -56,6 +56,42 @@ async def road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
     await redis.aclose()
 
 
+async def test_each_event_is_once_in_the_stream_when_the_relay_dies_before_its_two_writes(road: Road) -> None:
+    """Killed in the statement that gives positions, it may or may not have given them: the next one finds out."""
+    await road.publish(1, 20)
+    async with road.driver.transaction():
+        await road.driver.execute("SELECT FROM outbox ORDER BY seq LIMIT 1 FOR UPDATE")
+        relay = road.start("relay")
+        await eventually(lambda: _waits_for_the_outbox(road))
+        relay.kill()
+        relay.wait()
+        unplaced = await road.placed(0)
+
+    road.start("relay")
+    await eventually(lambda: road.streamed(20))
+
+    assert unplaced
+
+
+async def _waits_for_the_outbox(road: Road) -> bool:
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    return bool(await road.driver.fetchval(waiting))
+
+
+async def test_each_event_is_once_in_the_stream_when_the_relay_dies_after_its_two_writes(road: Road) -> None:
+    """Killed when the batch is in the stream, it has done it all: the next one appends nothing twice."""
+    relay = road.start("dying-late-relay")
+    await road.publish(1, 20)
+    await eventually(lambda: _dead(relay))
+
+    road.start("relay")
+    await road.publish(21, 30)
+    await eventually(lambda: road.streamed(30))
+
+    assert relay.returncode == -signal.SIGKILL
+    assert not await road.driver.fetchval("SELECT count(*) FROM belt_mends WHERE reason <> 'stream_missing'")
+
+
 async def test_each_event_is_once_in_the_stream_when_the_relay_dies_between_its_two_writes(road: Road) -> None:
     """Positions committed by a relay that died before its append are appended by the next one, before anything new."""
     relay = road.start("dying-relay")

@@ -1,8 +1,9 @@
 """The processes of the event road, for tests that kill them: `event_road.py relay`, and so on.
 
-Roles are `relay`, `dying-relay`, `consume`, `holding-consume` and `publish`. Everything is the real thing on the
-settings of the environment. `holding-consume` stays for ever in its transaction with the number 7777. `dying-relay`
-kills itself with SIGKILL between its two writes: when positions are committed and before the append to the stream. The
+Roles are `relay`, `dying-relay`, `dying-late-relay`, `consume`, `holding-consume` and `publish`. Everything is the real
+thing on the settings of the environment. `holding-consume` stays for ever in its transaction with the number 7777.
+`dying-relay` kills itself with SIGKILL between its two writes: when positions are committed and before the append to
+the stream; `dying-late-relay` after them, when the batch is in the stream and nobody has taken note of it. The
 subscriber and the projection write to the table `effects`; on the number 13 the subscriber stops Redis from taking
 writes, so that what is handled then is committed and cannot be acknowledged.
 """
@@ -75,10 +76,26 @@ class DyingWriter(RedisWriter):
     """Dies instead of appending."""
 
     async def append(self, batches: Sequence[Batch]) -> dict[int, int]:
-        """Die as by the kernel's hand."""
-        del batches
-        os.kill(os.getpid(), signal.SIGKILL)
-        return {}
+        """Die as by the kernel's hand; to append nothing is to ask, and is answered."""
+        if any(batch.payloads for batch in batches):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().append(batches)
+
+
+class DyingLateWriter(RedisWriter):
+    """Dies when it has appended something."""
+
+    async def append(self, batches: Sequence[Batch]) -> dict[int, int]:
+        """Append, and die as by the kernel's hand."""
+        ends = await super().append(batches)
+        if any(batch.payloads for batch in batches):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ends
+
+
+async def move_and_die_late(leadership: Leadership) -> None:
+    """Move events until the first append has happened."""
+    await move_with(leadership, DyingLateWriter(leadership.redis))
 
 
 async def move_and_die(leadership: Leadership) -> None:
@@ -104,7 +121,7 @@ async def main(role: str) -> None:
     if role.endswith("consume"):
         await run_consume(SETTINGS, registry_of(effects, folded), stop)
     else:
-        part = move_and_die if role == "dying-relay" else move_events
+        part = {"dying-relay": move_and_die, "dying-late-relay": move_and_die_late}.get(role, move_events)
         await run_relay(SETTINGS, stop, migrations=MIGRATIONS, parts=(part, end_sessions))
 
 
