@@ -33,6 +33,7 @@ from headrace.api.live import live_routes
 from headrace.api.live_socket import LiveSocket
 from headrace.api.methods import Methods
 from headrace.api.openapi import AnyJson, completed, openapi_config
+from headrace.api.preview import preview_routes
 from headrace.api.problems import answer_problem
 from headrace.api.queues import queue_routes
 from headrace.api.raw_keys import RawKeys
@@ -76,6 +77,7 @@ def _routes(door: Door) -> list[ControllerRouterHandler]:
         event_routes,
         event_type_routes,
         subscription_routes,
+        preview_routes,
         replay_routes,
         dead_routes,
         lane_routes,

@@ -14,6 +14,11 @@ _COMMANDS: Final = {
     "show": ("headrace.commands.subscriptions_standing:show", "Show a subscription on every lane"),
     "pause": ("headrace.commands.subscriptions_standing:pause", "Deliver no further events to a subscription"),
     "resume": ("headrace.commands.subscriptions_standing:resume", "Deliver events to it again, from where it was"),
+    "preview": ("headrace.commands.subscriptions_preview:preview_", "Count yesterday's events that one would be given"),
+    "dead": ("headrace.commands.subscriptions_dead:dead", "List what failed for good, in groups of the same fault"),
+    "redrive": ("headrace.commands.subscriptions_dead:redrive", "Try what failed for good again"),
+    "replay": ("headrace.commands.subscriptions_replaying:replay", "Give a subscription events of the record again"),
+    "rebuild": ("headrace.commands.subscriptions_replaying:rebuild", "Make the tables of a projection anew"),
     "holders": ("headrace.commands.subscriptions_trimming:holders", "Name those that keep events from being trimmed"),
     "forget": ("headrace.commands.subscriptions_trimming:forget", "Take one off the record that no code has any more"),
 }

@@ -1,0 +1,32 @@
+"""Times on a command line: read as the API reads them.
+
+Owns the one callback for options that take a time. A time without its zone is refused: it would mean something else on
+each machine.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import click
+import msgspec
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+def read_moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """Return the time that an option was given.
+
+    Raises:
+        click.BadParameter: it is no time of RFC 3339, or has no zone.
+
+    """
+    del ctx, param
+    if value is None:
+        return None
+    try:
+        return msgspec.convert(value, _Moment)
+    except msgspec.ValidationError as error:
+        message = "give RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z"
+        raise click.BadParameter(message) from error
