@@ -6,12 +6,14 @@ world is mended stands in the record, so that another process knows too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 import msgspec
+from redis.asyncio import Redis
 from sqlalchemy import text
 
 from headrace.application import Application
@@ -19,10 +21,14 @@ from headrace.database.record import Record
 from headrace.events.queries import recorded_event
 from headrace.events.registry import event
 from headrace.jobs.retry import PermanentError, Retry
+from headrace.resources import open_resources, registry_of
+from headrace.settings import Settings
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.subscribers.failures import Failure, become_job
 from headrace.transaction import transaction
+from tests.integration.api_road import KEY
+from tests.road import Road
 
 TABLES = """
     CREATE TABLE mended (yes boolean NOT NULL DEFAULT false);
@@ -106,3 +112,31 @@ class Letters:
             "SELECT count(*) FROM jobs WHERE state = 'dead' AND task = 'headrace.deliver'"
         )
         return count
+
+
+def settings_of(database_url: str, redis_url: str) -> Settings:
+    """Return the settings of the application's processes, which are all of the release `r1`."""
+    return Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        applications="tests.dead_letters:application",
+        release="r1",
+        api_key=KEY,
+        lease_seconds=1.0,
+        worker_concurrency=20,
+        shutdown_seconds=3.0,
+    )
+
+
+@asynccontextmanager
+async def open_letters_road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
+    """Prepare the stores for the application, and bind it; no relay and no worker runs yet."""
+    settings, registry = settings_of(database_url, redis_url), registry_of([application])
+    await prepare(database_url)
+    async with AsyncExitStack() as stack:
+        driver = await asyncpg.connect(database_url)
+        stack.push_async_callback(driver.close)
+        redis = Redis.from_url(redis_url)
+        stack.push_async_callback(redis.aclose)
+        resources = await stack.enter_async_context(open_resources(settings, registry))
+        yield Road(settings, registry, resources, redis, driver)

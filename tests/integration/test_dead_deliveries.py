@@ -3,59 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import msgspec
 import pytest
-from redis.asyncio import Redis
 from sqlalchemy import text
 
 from headrace.clock import new_id
 from headrace.database.states import JobState
 from headrace.jobs.cancel import cancel_job
 from headrace.jobs.redrive import redrive_job
-from headrace.resources import open_resources, registry_of
-from headrace.settings import Settings
 from headrace.subscribers.dead import Kind, dead_deliveries, dead_groups
 from headrace.subscribers.redrive import Asked, Redriven, Selection, start_redrive
 from tests import dead_letters
 from tests.dead_letters import Letters, Lost, Packed, ship
-from tests.integration.api_road import KEY, open_api
+from tests.integration.api_road import open_api
 from tests.road import Road, eventually, running
-
-
-@pytest.fixture
-async def letters_road(database_url: str, redis_url: str) -> AsyncIterator[Road]:
-    """The stores, and the application whose deliveries die; no relay and no worker runs yet."""
-    settings = Settings(
-        database_url=database_url,
-        redis_url=redis_url,
-        applications="tests.dead_letters:application",
-        release="r1",
-        api_key=KEY,
-        lease_seconds=1.0,
-        worker_concurrency=20,
-        shutdown_seconds=5.0,
-    )
-    await dead_letters.prepare(database_url)
-    registry = registry_of([dead_letters.application])
-    async with AsyncExitStack() as stack:
-        driver = await asyncpg.connect(database_url)
-        stack.push_async_callback(driver.close)
-        redis = Redis.from_url(redis_url)
-        stack.push_async_callback(redis.aclose)
-        resources = await stack.enter_async_context(open_resources(settings, registry))
-        yield Road(settings, registry, resources, redis, driver)
-
-
-@pytest.fixture
-def letters(letters_road: Road) -> Letters:
-    """What is shipped and what is dead, on that road."""
-    return Letters(letters_road.record, letters_road.driver)
 
 
 @pytest.fixture
@@ -150,7 +115,7 @@ async def test_refused_when_the_request_is_wrong(  # noqa: PLR0913, PLR0917 - on
     client: httpx.AsyncClient, method: str, path: str, body: object, status: int, field: str | None
 ) -> None:
     """The problem names the field."""
-    answer = await client.request(method, path, **({} if body is None else {"json": body}))
+    answer = await client.request(method, path, json=body)
 
     assert answer.status_code == status, answer.text
     assert field is None or field in [error["field"] for error in answer.json()["errors"]]

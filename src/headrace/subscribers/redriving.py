@@ -4,8 +4,8 @@ Owns the way through them: a portion comes back to `pending` in one transaction 
 oldest first and not faster than asked. What is pending again is not dead any more, so a run that was killed or
 cancelled goes on where it was, and nothing is counted twice; what dies again meanwhile died after the redrive was asked
 for and is left alone. The canary gets one attempt. Where it dies again the redrive is dead with that reason and has
-touched nothing else; tried again, it means what is dead by then, the canary too. Effects stay once: a delivery that had succeeded after all
-finds that in the inbox. Deliveries of a key that waits in order go on behind theirs as soon as it has succeeded.
+touched nothing else; tried again, it means what is dead by then, the canary too. Effects stay once: a delivery that had
+succeeded after all finds that in the inbox. What waits in order behind a dead delivery goes on when that has succeeded.
 Never change a delivery's arguments here.
 """
 
