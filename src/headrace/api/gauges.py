@@ -33,12 +33,22 @@ _LAG: Final = text("""
     SELECT s.name, sum(greatest(l.head - coalesce(c.position, 0), 0))::float8 AS lag
     FROM subscriptions s CROSS JOIN lanes l
     LEFT JOIN checkpoints c ON c.subscription = s.name AND c.lane = l.lane
+    WHERE s.kind <> 'webhook'
     GROUP BY s.name
 """)
 
+# A webhook's name is an id: all of them are counted as one.
 _DEAD: Final = text("""
-    SELECT d.listener, count(*)::float8 AS dead FROM deliveries d JOIN jobs j ON j.id = d.job_id
-    WHERE j.state = 'dead' GROUP BY d.listener
+    SELECT CASE WHEN d.listener LIKE 'webhook:%' THEN 'webhooks' ELSE d.listener END AS listener,
+           count(*)::float8 AS dead
+    FROM deliveries d JOIN jobs j ON j.id = d.job_id
+    WHERE j.state = 'dead' GROUP BY 1
+""")
+
+_WEBHOOKS: Final = text("""
+    SELECT CASE WHEN NOT enabled THEN 'disabled' WHEN circuit_until IS NOT NULL THEN 'failing' ELSE 'enabled' END,
+           count(*)::float8
+    FROM webhooks GROUP BY 1
 """)
 
 _PARKED: Final = text("SELECT queue, count(*)::float8 FROM jobs WHERE state = 'pending' AND parked GROUP BY queue")
@@ -80,6 +90,7 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
         (metrics.concurrency_limit, _LIMITS),
         (metrics.subscription_lag, _LAG),
         (metrics.dead_deliveries, _DEAD),
+        (metrics.webhooks, _WEBHOOKS),
         (metrics.processes, _PROCESSES),
     )
     for gauge, query in labelled:

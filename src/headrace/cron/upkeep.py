@@ -22,6 +22,7 @@ from headrace.events.prune import prune_events
 from headrace.jobs.prune import forget_jobs, prune_jobs
 from headrace.relay.rescue import rescue_once
 from headrace.settings import Settings
+from headrace.webhooks.prune import prune_webhooks
 from headrace.subscribers.shadow import sweep_shadows
 
 logger = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ async def prune(record: Record, settings: Settings) -> None:
     work = await delete_in_batches(record.engine, "processed_work", _OLD_WORK, {"days": settings.retention_days})
     moves = await delete_in_batches(record.engine, "job_moves", _OLD_MOVE, {"days": settings.retention_days})
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
+    await prune_webhooks(record, before)
     replays = await delete_in_batches(record.engine, "replays", _OLD_REPLAY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
     small = {

@@ -71,6 +71,7 @@ class Metrics:
         self.dead_deliveries = self._gauge(
             names.METRIC_DEAD_DELIVERIES, "Deliveries that ended dead.", ("subscription",)
         )
+        self.webhooks = self._gauge(names.METRIC_WEBHOOKS, "Webhooks that are enabled, failing, disabled.", ("state",))
         self.loop_blocks = self._gauge(
             names.METRIC_LOOP_BLOCKS, "How often a task has blocked an event loop for over a second.", ("task",)
         )
