@@ -22,8 +22,8 @@ from headrace.events.prune import prune_events
 from headrace.jobs.prune import forget_jobs, prune_jobs
 from headrace.relay.rescue import rescue_once
 from headrace.settings import Settings
-from headrace.webhooks.prune import prune_webhooks
 from headrace.subscribers.shadow import sweep_shadows
+from headrace.webhooks.prune import prune_webhooks
 
 logger = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """Old deliveries leave the record with their jobs.
 
 Owns the retention of the delivery log: what is older than the retention and has no job any more is deleted, in batches.
-A delivery that can still be tried keeps its log, however old. Ids rise with time, so the primary keys find the old ones.
+A delivery that can still be tried keeps its log, however old. Ids rise with time: the primary keys find the old ones.
 """
 
 from __future__ import annotations
