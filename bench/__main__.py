@@ -25,6 +25,7 @@ from bench.drain import Load, drain_headrace
 from bench.enqueue import measure_enqueue
 from bench.events import measure_latency, measure_relay
 from bench.finished import measure_finished
+from bench.flat import measure_flat
 from bench.groups import FASTSTREAM, Delivered, deliver_bare, deliver_faststream, deliver_headrace
 from bench.memory import measure_memory
 from bench.peer import ALL, drain_peer
@@ -57,6 +58,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     committed: int
     seconds: float
     ticks: int
+    flat: int
 
 
 FULL = Sizes(
@@ -76,6 +78,7 @@ FULL = Sizes(
     committed=11_000,
     seconds=8.0,
     ticks=300,
+    flat=1_000_000,
 )
 QUICK = Sizes(
     rounds=2,
@@ -94,6 +97,7 @@ QUICK = Sizes(
     committed=11_000,
     seconds=2.0,
     ticks=60,
+    flat=50_000,
 )
 
 
@@ -188,6 +192,10 @@ async def _memory(stage: Stage, _sizes: Sizes) -> list[table.Row]:
     return table.memory_rows(await measure_memory(stage))
 
 
+async def _flat(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    return [table.flat_row(await measure_flat(stage, events=sizes.flat, jobs=sizes.jobs))]
+
+
 PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "doors": _doors,
     "drain": _drain,
@@ -198,6 +206,7 @@ PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "relay": _relay,
     "groups": _groups,
     "memory": _memory,
+    "flat": _flat,
 }
 
 

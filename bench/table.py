@@ -20,6 +20,7 @@ from bench.backlog import Drained
 from bench.doors import Doors
 from bench.enqueue import Enqueued
 from bench.finished import Burdened
+from bench.flat import Flat
 from bench.peer import ALL, Peer
 from bench.peer_setup import Ready
 from bench.pickup import Picked, percentile
@@ -156,6 +157,14 @@ def memory_rows(resident: dict[str, float]) -> list[Row]:
         Row(f"memory of `{name}`, idle", f"{size:.0f} MB", "", f"{size:.0f} MB", "< 120 MB", size < 120)
         for name, size in resident.items()
     ]
+
+
+def flat_row(flat: Flat) -> Row:
+    """Return the memory of Redis over many events and jobs."""
+    first, last = flat.after[0], flat.after[-1]
+    measured = f"{first:.1f} MB after a tenth of them, {last:.1f} MB at the end, {flat.peak:.1f} MB at most"
+    what = f"memory of Redis over {flat.events:,} events and {flat.jobs:,} jobs"
+    return Row(what, measured, "", f"{flat.growth:.2f} times", "≤ 1.25 times", flat.growth <= 1.25)
 
 
 def rendered(rows: Sequence[Row]) -> str:

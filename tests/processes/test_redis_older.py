@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from headrace.database.mends import Mend
 from headrace.stack.ports import free_port
+from headrace.streams.connection import command
 from tests.integration.test_belt_survival import notes, opened
 from tests.job_processes import own_redis
 from tests.lanes import consuming, eventually, relaying, settings_of
@@ -79,14 +80,14 @@ async def test_each_event_is_handled_once_when_a_replica_that_was_behind_is_prom
         switched(_port(first.url)) as switch,
         opened(database_url, f"redis://127.0.0.1:{switch.port}/0") as road,
     ):
-        await replica.execute_command("REPLICAOF", "127.0.0.1", str(_port(first.url)))
+        await command(replica, "REPLICAOF", "127.0.0.1", _port(first.url))
         await eventually(lambda: _follows(replica))
         settings = settings_of(database_url, road.settings.redis_url)
         async with relaying(settings), consuming(settings, notes):
             await road.publish(rounds=3)
             await road.settled()
             await eventually(lambda: _has_all(first.url, replica))
-            await replica.execute_command("REPLICAOF", "NO", "ONE")
+            await command(replica, "REPLICAOF", "NO", "ONE")
             await road.publish(rounds=5)
             await road.settled()
 
