@@ -193,7 +193,7 @@ async def test_projection_goes_on_at_its_checkpoint_when_the_consumer_restarts(
 def lane_at(position: int) -> Lane:
     """Return a prepared lane 0 at a checkpoint."""
     lane = Lane(0, Fence("sub:x:0", new_id(), 1))
-    lane.begin(position, position)
+    lane.begin(position, suspect_until=position)
     lane.prepared = True
     return lane
 

@@ -31,7 +31,8 @@ _BEGIN = text("""
 """)
 
 _LOAD = """
-    SELECT checkpoints.position, lanes.head FROM checkpoints JOIN lanes ON lanes.lane = checkpoints.lane
+    SELECT checkpoints.position, lanes.head, checkpoints.reached
+    FROM checkpoints JOIN lanes ON lanes.lane = checkpoints.lane
     WHERE checkpoints.subscription = $1 AND checkpoints.lane = $2
 """
 
@@ -43,6 +44,13 @@ _ADVANCE = """
     WHERE checkpoints.subscription = $1 AND checkpoints.lane = moved.lane AND checkpoints.position < moved.position
 """
 
+_REACH = """
+    UPDATE checkpoints SET reached = $3
+    FROM leases WHERE leases.name = $4 AND leases.epoch = $5 AND leases.holder = $6
+        AND checkpoints.subscription = $1 AND checkpoints.lane = $2 AND checkpoints.reached < $3
+    RETURNING reached
+"""
+
 _MOVE = text("""
     UPDATE checkpoints SET position = :position, last_error = NULL, failing_since = NULL, updated_at = now()
     WHERE subscription = :subscription AND lane = :lane AND position = :expected
@@ -52,6 +60,14 @@ _FAILING = """
     UPDATE checkpoints SET last_error = $3, failing_since = coalesce(failing_since, now()), updated_at = now()
     WHERE subscription = $1 AND lane = $2
 """
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A subscription on a lane as the record has it: nothing after `reached` was ever taken up by anybody."""
+
+    position: int
+    head: int
+    reached: int
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -80,8 +96,8 @@ async def _register(connection: AsyncConnection, subscription: Subscription) -> 
     await connection.execute(_BEGIN, {"name": subscription.name})
 
 
-async def load(connection: asyncpg.Connection[asyncpg.Record], subscription: str, lane: int) -> tuple[int, int]:
-    """Return the checkpoint of a lane and the lane's head.
+async def load(connection: asyncpg.Connection[asyncpg.Record], subscription: str, lane: int) -> Standing:
+    """Return how a subscription stands on a lane.
 
     Raises:
         LookupError: the subscription was taken off the record.
@@ -91,7 +107,14 @@ async def load(connection: asyncpg.Connection[asyncpg.Record], subscription: str
     if row is None:
         message = f"{subscription} has no checkpoint on lane {lane}"
         raise LookupError(message)
-    return row["position"], row["head"]
+    return Standing(*row)
+
+
+async def reach(
+    connection: asyncpg.Connection[asyncpg.Record], subscription: str, lane: int, position: int, *, fence: Fence
+) -> bool:
+    """Note that what follows up to a position may be taken up from now on; False where the lease is another's."""
+    return bool(await connection.fetchval(_REACH, subscription, lane, position, fence.name, fence.epoch, fence.holder))
 
 
 async def heads_of(connection: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:

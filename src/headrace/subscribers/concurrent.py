@@ -22,6 +22,7 @@ from headrace.events.model import RecordedEvent
 from headrace.loops import Pace, Stop
 from headrace.streams.transport import Entry
 from headrace.subscribers.batch import batch_of, events_in
+from headrace.subscribers.checkpoints import reach
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.deadlines import Worker
 from headrace.subscribers.failures import Failure, become_job, become_job_in_front
@@ -35,6 +36,9 @@ from headrace.subscribers.settler import Settled, Settler
 from headrace.telemetry.spans import receive
 
 logger = structlog.get_logger(__name__)
+
+AHEAD = 10_000
+"""How many positions of a lane are taken up after a word to the record that they may be."""
 
 _PACE = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=2.0)
 
@@ -66,7 +70,7 @@ class Concurrent:
     async def offer(self, lane: Lane, entries: Sequence[Entry], *, since_ns: int) -> None:
         """Queue the entries by key; those with nothing to do are settled at once."""
         items = await events_in(self._record, lane.number, entries, self._wanted)
-        if not items:
+        if not items or not await self._reach(lane, items[-1][0]):
             return
         events = [event for _, event in items if event is not None]
         batch = batch_of(events, self._subscription.name, lane.number)
@@ -95,6 +99,19 @@ class Concurrent:
             group.create_task(self._holding.run())
             for _ in range(self._workers):
                 group.create_task(self._work())
+
+    async def _reach(self, lane: Lane, position: int) -> bool:
+        """Say on record, ahead of time and so seldom, that events may be taken up; False where the lane is another's.
+
+        So the next owner knows which of them to ask the inbox for, and asks for none of a backlog that nobody has seen.
+        """
+        if position > lane.reached:
+            ahead = position + AHEAD
+            async with borrowed(self._record.engine) as connection:
+                if not await reach(connection, self._subscription.name, lane.number, ahead, fence=lane.fence):
+                    return False
+            lane.reached = ahead
+        return True
 
     async def _known(self, lane: Lane, events: Sequence[RecordedEvent]) -> set[UUID]:
         """Return those events that an earlier owner may have handled, and has."""

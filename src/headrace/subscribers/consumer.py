@@ -132,10 +132,10 @@ class Consumer:
     async def _prepare(self, reactor: Reactor, lane: Lane) -> None:
         """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
         async with borrowed(self._record.engine) as connection:
-            checkpoint, head = await load(connection, self.subscription.name, lane.number)
+            standing = await load(connection, self.subscription.name, lane.number)
         with suppress(*AWAY):  # failure table: Redis is away; the group is lost or rewound when it is back
-            await self._group.rewind(lane.number, checkpoint)
-        lane.begin(checkpoint, head)
+            await self._group.rewind(lane.number, standing.position)
+        lane.begin(standing.position, suspect_until=min(standing.reached, standing.head))
         await reactor.begin(lane)
         lane.prepared = True
 
@@ -144,9 +144,9 @@ class Consumer:
         await self._note(Mend.GROUP_AHEAD if isinstance(error, GroupTakenError) else Mend.GROUP_MISSING, str(error))
         for lane in [lane for lane in lanes if not lane.lost]:
             async with borrowed(self._record.engine) as connection:
-                checkpoint, head = await load(connection, self.subscription.name, lane.number)
-            if lane.progress.taken > head:  # the stream held what the record does not: it was another record's
-                lane.begin(checkpoint, head)
+                standing = await load(connection, self.subscription.name, lane.number)
+            if lane.progress.taken > standing.head:  # the stream held what the record does not: another record's
+                lane.begin(standing.position, suspect_until=standing.head)
             await self._group.rewind(lane.number, lane.progress.taken)
 
     async def _note(self, reason: Mend, said: str) -> None:
@@ -179,7 +179,7 @@ class Consumer:
         """Take from the record what the stream did not bring; the group goes on after it."""
         name, after = self.subscription.name, lane.progress.taken
         async with borrowed(self._record.engine) as connection:
-            _, head = await load(connection, name, lane.number)
+            head = (await load(connection, name, lane.number)).head
             found = await events_after(connection, lane.number, after, limit=_FILL)
         first = found[0][0] if found else min(upto, head) + 1
         entries = [Entry(position, None) for position in range(lane.next, min(first, lane.next + _FILL))]

@@ -20,7 +20,7 @@ class Lane:
 
     __slots__ = (
         "awaited", "draining", "fence", "from_record", "in_hand", "left", "lost", "number", "offered", "prepared",
-        "progress", "saved", "stood_at", "suspect_until",
+        "progress", "reached", "saved", "stood_at", "suspect_until",
     )  # fmt: skip
 
     def __init__(self, number: int, fence: Fence) -> None:
@@ -33,10 +33,10 @@ class Lane:
         """It is to be given back: nothing more is read or begun, what was begun is finished. It stays so."""
         self.in_hand = 0
         """Events of it that waited on record and are in work."""
-        self.begin(checkpoint=0, head=0)
+        self.begin(checkpoint=0, suspect_until=0)
 
-    def begin(self, checkpoint: int, head: int) -> None:
-        """Begin after a checkpoint; what lies before `head` may have been handled by an earlier owner."""
+    def begin(self, checkpoint: int, *, suspect_until: int) -> None:
+        """Begin after a checkpoint; what lies up to `suspect_until` may have been handled by an earlier owner."""
         self.progress = Progress(checkpoint)
         self.saved = checkpoint
         """The position that the checkpoint on record has."""
@@ -44,7 +44,9 @@ class Lane:
         """Up to here everything is done, or in the queue of its key, or on record."""
         self.left = 0
         """Positions that were taken up and are left to the next owner."""
-        self.suspect_until = head
+        self.suspect_until = suspect_until
+        self.reached = 0
+        """The record says that this process may have taken up what lies before."""
         self.awaited = checkpoint
         """Up to where the record had events at the last look."""
         self.stood_at = checkpoint

@@ -25,6 +25,15 @@ CREATE FUNCTION type_matches(type text, patterns text[]) RETURNS boolean LANGUAG
     SELECT EXISTS (SELECT FROM unnest(patterns) AS p
                    WHERE type LIKE replace(replace(replace(replace(p, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%'))
 $$;
+
+-- The shape of each version of each type as code that runs here has last declared it: what a change is compared with.
+CREATE TABLE event_schemas (
+    type text NOT NULL,
+    version smallint NOT NULL,
+    schema jsonb NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (type, version)
+);
 """
 
 ORDER = """
@@ -49,7 +58,8 @@ INSERT INTO lane_stretches (generation, lane, after) SELECT 1, lane, 0 FROM lane
 CREATE TABLE lane_resize (
     wanted smallint NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
-    held_by jsonb NOT NULL DEFAULT '[]'
+    held_by jsonb NOT NULL DEFAULT '[]',
+    hand_over_until timestamptz NOT NULL DEFAULT '-infinity' -- so long nobody takes a lane, and all are given back
 );
 CREATE UNIQUE INDEX lane_resize_one ON lane_resize ((true));
 
@@ -255,6 +265,12 @@ CREATE TABLE redrives (
 );
 """
 
+# Nothing after `reached` was ever taken up by any owner of a lane: of the rest the next owner asks the inbox.
+REACHED = """
+ALTER TABLE checkpoints ADD COLUMN reached bigint NOT NULL DEFAULT 0;
+UPDATE checkpoints SET reached = (SELECT head FROM lanes WHERE lanes.lane = checkpoints.lane);
+"""
+
 
 _GIVE = text("""
     UPDATE outbox SET slot = given.slot
@@ -277,7 +293,7 @@ def _give_slots() -> None:
 
 def upgrade() -> None:
     """Add what events need."""
-    for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS, DEAD):
+    for statements in (TYPES, ORDER, SURVIVAL, REPLAY, WEBHOOKS, DEAD, REACHED):
         run(statements)
     _give_slots()
 
