@@ -60,6 +60,13 @@ def resized(settings: Settings, lanes: int) -> Settings:
     return msgspec.structs.replace(settings, lanes=lanes)
 
 
+async def change(driver: asyncpg.Connection[asyncpg.Record], fence: Fence, lanes: int) -> None:
+    """Take the steps of a change that nobody is in the way of."""
+    resizing = Resizing(driver, fence, wanted=lanes)
+    for _ in range(3):
+        await resizing.step()
+
+
 async def test_keys_keep_their_order_when_lanes_change_under_traffic(
     record: Record, driver: asyncpg.Connection[asyncpg.Record], database_url: str, redis_url: str
 ) -> None:
@@ -148,8 +155,8 @@ async def test_lane_goes_on_from_its_head_when_it_comes_back(
     before = await heads(driver)
     await driver.execute("UPDATE checkpoints SET position = (SELECT head FROM lanes WHERE lane = checkpoints.lane)")
 
-    await Resizing(driver, fence, wanted=2).step()
-    await Resizing(driver, fence, wanted=4).step()
+    await change(driver, fence, 2)
+    await change(driver, fence, 4)
 
     assert len(placed) == 4
     assert await heads(driver) == before
@@ -167,6 +174,20 @@ async def test_nothing_changes_when_the_lease_is_anothers(
     """A relay that was paused and wakes up late leaves the lanes alone."""
     await driver.execute("UPDATE leases SET epoch = epoch + 1")
 
-    await Resizing(driver, fence, wanted=8).step()
+    await change(driver, fence, 8)
 
     assert len(await heads(driver)) == 4
+
+
+async def test_nothing_changes_as_long_as_somebody_has_a_lane(
+    driver: asyncpg.Connection[asyncpg.Record], fence: Fence
+) -> None:
+    """Whoever has a lane knows what is held on it: all are given back before the keys get other lanes."""
+    await driver.execute("INSERT INTO leases (name, expires_at) VALUES ('sub:tests.order:0', 'infinity')")
+
+    await change(driver, fence, 8)
+    before = len(await heads(driver))
+    await driver.execute("UPDATE leases SET expires_at = '-infinity' WHERE name LIKE 'sub:%'")
+    await change(driver, fence, 8)
+
+    assert (before, len(await heads(driver))) == (4, 8)

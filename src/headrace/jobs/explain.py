@@ -41,7 +41,9 @@ _READ = text("""
            (SELECT count(*) FROM jobs o
             WHERE o.queue = j.queue AND o.state = 'queued' AND o.id <> j.id
               AND (j.state <> 'queued' OR (o.released_at, o.id) < (j.released_at, j.id))) AS queued_ahead,
-           (SELECT count(*) FROM jobs o WHERE o.queue = j.queue AND o.state = 'running') AS running
+           (SELECT count(*) FROM jobs o WHERE o.queue = j.queue AND o.state = 'running') AS running,
+           (SELECT count(*) FROM held_keys k JOIN waiting_events w ON w.subscription = k.subscription AND w.key = k.key
+            WHERE k.job_id = j.id AND j.state NOT IN ('succeeded', 'cancelled', 'expired')) AS behind
     FROM jobs j LEFT JOIN queues q ON q.name = j.queue LEFT JOIN leases l ON l.name = 'relay'
     WHERE j.id = :id
 """)
@@ -61,6 +63,8 @@ class Explanation(msgspec.Struct, frozen=True):
     """How many jobs of the queue go before it; counted to 100,000."""
     forecast: Forecast | None
     """When it may start; null for a job that runs or has finished."""
+    behind: int = 0
+    """How many events of its key wait until it has succeeded, or is cancelled."""
 
 
 async def explain_job(record: Record, job_id: UUID) -> Explanation:
@@ -81,7 +85,7 @@ async def explain_job(record: Record, job_id: UUID) -> Explanation:
         workers = [LiveWorker(*one) for one in await connection.execute(_WORKERS, {"task": row.task})]
     facts = _facts(row, limits, parents, workers)
     expected = forecast(_line(row, facts)) if facts.waits else None
-    return Explanation(facts.state, list(reasons_of(facts)), facts.ahead, expected)
+    return Explanation(facts.state, list(reasons_of(facts)), facts.ahead, expected, row.behind)
 
 
 def _facts(row: Row[Any], limits: LimitStanding, parents: list[Parent], workers: list[LiveWorker]) -> Facts:

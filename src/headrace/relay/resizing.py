@@ -2,10 +2,11 @@
 
 Owns the change, and `lane_stretches`, which keeps what it was before. A key's lane depends on the number of lanes, so
 nothing may get a position by the new number while an event with one by the old is still to be handled: placing rests
-until every subscription has passed every head, then one transaction changes the rows of `lanes`, and placing goes on.
-While somebody is held up (paused, failing, read by nobody) placing does not rest at all, and who is in the way is on
-record; it never rests for longer than its patience either. The door accepts events throughout. Never change lanes
-without the fence, and never let a lane's positions begin anew: they are known outside.
+until every subscription has passed every head, then all lanes are given back, because whoever has a lane knows what is
+held on it; one transaction changes the rows of `lanes`, and everything goes on. While somebody is held up (paused,
+failing, read by nobody) placing does not rest at all, and who is in the way is on record; it never rests for longer
+than its patience either. The door accepts events throughout. Never change lanes without the fence, and never let a
+lane's positions begin anew: they are known outside.
 """
 
 from __future__ import annotations
@@ -18,25 +19,29 @@ import msgspec
 import structlog
 
 from headrace.leases import Fence
+from headrace.webhooks.model import FAN_OUT
 
 logger = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 FIRST_PATIENCE_SECONDS: Final = 5.0
 LAST_PATIENCE_SECONDS: Final = 60.0
+HAND_OVER_SECONDS: Final = 3.0
+"""How long consumers keep their hands off the lanes after the leader was last heard of."""
 
-# One row per subscription and lane that has events before it; what it waits for itself is told where it is known.
-_BEHIND: Final = """
+# One row per subscription and lane that has events before it. The fan-out of webhooks leaps where there is none.
+_BEHIND: Final = f"""
     SELECT c.subscription, c.lane, l.head - c.position AS events,
            CASE WHEN s.paused THEN 'it is paused'
                 WHEN c.last_error IS NOT NULL THEN 'it fails: ' || left(c.last_error, 200)
-                WHEN o.name IS NULL THEN 'no consumer reads it' END AS stuck
+                WHEN o.name IS NULL AND (s.name <> '{FAN_OUT}' OR EXISTS (SELECT FROM webhooks WHERE enabled))
+                THEN 'no consumer reads it' END AS stuck
     FROM checkpoints AS c
     JOIN lanes AS l ON l.lane = c.lane
     JOIN subscriptions AS s ON s.name = c.subscription
     LEFT JOIN leases AS o ON o.name = 'sub:' || c.subscription || ':' || c.lane AND o.expires_at > now()
     WHERE c.position < l.head ORDER BY c.subscription, c.lane
-"""
+"""  # noqa: S608 - composed of constants
 
 _ASK: Final = """
     INSERT INTO lane_resize (wanted, held_by) VALUES ($1, $2)
@@ -44,13 +49,23 @@ _ASK: Final = """
         since = CASE WHEN lane_resize.wanted = excluded.wanted THEN lane_resize.since ELSE now() END
 """
 
-# Nobody registers a subscription and nobody places an event meanwhile: both see the lanes of before or those of after.
+_HAND_OVER: Final = """
+    UPDATE lane_resize SET hand_over_until = now() + make_interval(secs => $1), held_by = '[]'
+    RETURNING (SELECT count(*) FROM leases WHERE name LIKE 'sub:%' AND expires_at > now())
+"""
+_GO_ON: Final = "UPDATE lane_resize SET hand_over_until = '-infinity', held_by = $1"
+
+# Nobody registers a subscription, places an event or takes a lane meanwhile: each sees the lanes of before or of after.
 _LOCK: Final = """
     SET LOCAL lock_timeout = '1s';
     LOCK TABLE subscriptions IN SHARE MODE;
     LOCK TABLE lanes IN EXCLUSIVE MODE;
+    LOCK TABLE leases IN SHARE MODE;
 """
-_LEADS: Final = "SELECT EXISTS (SELECT FROM leases WHERE name = $1 AND holder = $2 AND epoch = $3)"
+_MAY: Final = """
+    SELECT EXISTS (SELECT FROM leases WHERE name = $1 AND holder = $2 AND epoch = $3)
+       AND NOT EXISTS (SELECT FROM leases WHERE name LIKE 'sub:%' AND expires_at > now())
+"""
 _END: Final = "UPDATE lane_stretches AS s SET upto = l.head FROM lanes AS l WHERE l.lane = s.lane AND s.upto IS NULL"
 _CLOSE: Final = "DELETE FROM lanes WHERE lane >= $1"
 _OPEN: Final = """
@@ -101,12 +116,15 @@ class Resizing:
             self._done = True
             return True
         held = await behind(self._connection)
-        if not held and await self._resize(self._wanted):
+        if not held and await self._hand_over(self._wanted):
             return True
         if self._resting_until is None or time.monotonic() >= self._look_at:
-            await self._tell(self._wanted, held)
+            await self._connection.execute(_ASK, self._wanted, msgspec.json.encode(held).decode())
             self._look_at = time.monotonic() + LOOK_SECONDS
-        return not self._rests(held)
+        if self._rests(held):
+            return False
+        await self._connection.execute(_GO_ON, msgspec.json.encode(held).decode())
+        return True
 
     def _rests(self, held: list[Held]) -> bool:
         """Tell whether placing rests: as long as all come nearer, and for no longer than the patience."""
@@ -121,17 +139,21 @@ class Resizing:
             logger.warning("lanes_not_resized", wanted=self._wanted, waits_for=[one.subscription for one in held])
         return self._resting_until is not None
 
-    async def _tell(self, wanted: int, held: list[Held]) -> None:
-        await self._connection.execute(_ASK, wanted, msgspec.json.encode(held).decode())
+    async def _hand_over(self, wanted: int) -> bool:
+        """Let all lanes be given back, and change their number when they are; tell whether that is done."""
+        if self._resting_until is None:  # nothing gets a position from now on
+            return False
+        owned = await self._connection.fetchval(_HAND_OVER, HAND_OVER_SECONDS)
+        return owned == 0 and await self._resize(wanted)
 
     async def _resize(self, wanted: int) -> bool:
-        """Change the rows, if everybody has passed everything and this process still leads."""
+        """Change the rows, if everybody has passed everything, nobody has a lane, and this process still leads."""
         fence = self._fence
         try:
             async with self._connection.transaction():
                 await self._connection.execute(_LOCK)
-                leads = await self._connection.fetchval(_LEADS, fence.name, fence.holder, fence.epoch)
-                if not leads or await behind(self._connection):
+                may = await self._connection.fetchval(_MAY, fence.name, fence.holder, fence.epoch)
+                if not may or await behind(self._connection):
                     return False
                 await self._connection.execute(_END)
                 await self._connection.execute(_CLOSE, wanted)

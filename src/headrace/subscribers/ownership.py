@@ -30,6 +30,7 @@ _SURVEY = text(f"""
         ARRAY(SELECT name FROM subscriptions WHERE paused
               UNION SELECT '{FAN_OUT}' WHERE NOT EXISTS (SELECT FROM webhooks WHERE enabled)) AS paused,
         ARRAY(SELECT name FROM leases WHERE name LIKE 'sub:%' AND expires_at > now()) AS busy,
+        EXISTS (SELECT FROM lane_resize WHERE hand_over_until > now()) AS resizing,
         (SELECT coalesce(jsonb_object_agg(id, tasks), '{{}}') FROM processes
          WHERE role = 'consume' AND expires_at > now()) AS peers
 """)  # noqa: S608 - composed of constants
@@ -42,10 +43,12 @@ class Survey(msgspec.Struct, frozen=True):
     paused: Collection[str]
     busy: Collection[str]
     peers: Mapping[str, Collection[str]]
+    resizing: bool = False
+    """The number of lanes is about to change: nobody has any meanwhile."""
 
     def share_of(self, holder: UUID, subscription: str) -> int:
         """Return how many lanes of a subscription are this holder's: equal shares, the odd ones to the oldest."""
-        if subscription in self.paused:
+        if self.resizing or subscription in self.paused:
             return 0
         readers = sorted({str(holder), *(one for one, names in self.peers.items() if subscription in names)})
         share, odd = divmod(len(self.lanes), len(readers))
@@ -119,7 +122,7 @@ class Ownership:
     async def _survey(self) -> Survey:
         async with self._engine.connect() as connection:
             row = (await connection.execute(_SURVEY)).one()
-        return Survey(row.lanes, row.paused, row.busy, row.peers)
+        return Survey(row.lanes, row.paused, row.busy, row.peers, row.resizing)
 
     def _drain_surplus(self, consumer: Consumer, survey: Survey) -> None:
         share = survey.share_of(self._leases.holder, consumer.subscription.name)
