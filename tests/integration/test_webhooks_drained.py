@@ -1,0 +1,107 @@
+"""Webhooks on the real stores: a relay, a consumer and a worker at the same time, endpoints that answer for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook as Receiver
+
+from headrace.testing.drained import Drained, drained
+from headrace.testing.http import open_client
+from headrace.testing.stores import Stores, open_stores
+from tests.endpoints import Call, Reply, always, endpoint
+from tests.integration.webhook_world import Happened, application, settings
+from tests.servers import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def postgres_of_the_run(postgres_server: PostgresServer) -> str:
+    """The run's own PostgreSQL."""
+    return postgres_server.url_of("postgres")
+
+
+@pytest.fixture
+def stores(postgres_of_the_run: str, redis_url: str) -> Iterator[Stores]:
+    """The run's own servers."""
+    with open_stores(database_url=postgres_of_the_run, redis_url=redis_url) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def at_work(stores: Stores) -> AsyncIterator[tuple[Drained, Any]]:
+    """Run the application of these tests, and its API."""
+    async with drained(application, stores, settings=settings()) as headrace, open_client(headrace) as client:
+        yield headrace, client
+
+
+async def make(client: Any, url: str, **changes: object) -> dict[str, Any]:  # noqa: ANN401 - httpx's client
+    """Make a webhook."""
+    answer = await client.post("/v1/webhooks", json={"url": url, "types": ["hooks.*"]} | changes)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def test_every_endpoint_has_every_event_once_when_there_are_many(stores: Stores) -> None:
+    """Twenty endpoints, ten events: each call verifies by its own secret, and none comes twice."""
+    async with at_work(stores) as (headrace, client), endpoint() as shop:
+        secrets = {}
+        for number in range(20):
+            made = await make(client, f"{shop.url}/{number}")
+            secrets[f"/hook/{number}"] = made["secret"]
+
+        async with headrace.transaction() as tx:
+            for number in range(10):
+                await tx.publish(Happened(f"thing {number}"))
+        await headrace.drain()
+
+        assert Counter(call.path for call in shop.calls) == dict.fromkeys(secrets, 10)
+        assert len({(call.path, call.id) for call in shop.calls}) == 200
+        for call in shop.calls:
+            assert Receiver(secrets[call.path]).verify(call.body, call.headers)["type"] == "hooks.thing.happened"
+
+
+async def test_no_stretch_holds_more_than_the_rate_when_the_fleet_is_busy(stores: Stores) -> None:
+    """Twenty a second are one every 50 ms, however many workers there are and however much waits."""
+    async with at_work(stores) as (headrace, client), endpoint() as shop:
+        await make(client, shop.url, rate={"limit": 20, "per_seconds": 1.0})
+
+        async with headrace.transaction() as tx:
+            for number in range(50):
+                await tx.publish(Happened(f"thing {number}"))
+        await headrace.drain()
+
+        times = sorted(call.at for call in shop.calls)
+        assert len(times) == 50
+        assert times[-1] - times[0] >= 49 * 0.05 - 0.1
+        assert sum(after - before < 0.02 for before, after in pairwise(times)) <= 2
+
+
+async def test_other_endpoints_are_served_when_one_is_slow(stores: Stores) -> None:
+    """A slow endpoint has a few calls under way and no more; the others' deliveries pass."""
+
+    def answer(call: Call) -> Reply:
+        return Reply(after_seconds=3.0) if call.path.endswith("slow") else Reply()
+
+    async with at_work(stores) as (headrace, client), endpoint(answer) as shop:
+        await make(client, f"{shop.url}/slow")
+        await make(client, f"{shop.url}/quick")
+
+        async with headrace.transaction() as tx:
+            for number in range(20):
+                await tx.publish(Happened(f"thing {number}"))
+        async with asyncio.timeout(2.5):
+            while Counter(call.path for call in shop.calls)["/hook/quick"] < 20:
+                await asyncio.sleep(0.01)
+        under_way = Counter(call.path for call in shop.calls)["/hook/slow"]
+        shop.answer = always()
+        await headrace.drain()
+
+        assert under_way == 5
+        assert Counter(call.path for call in shop.calls)["/hook/slow"] == 20
