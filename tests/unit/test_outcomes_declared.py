@@ -155,13 +155,13 @@ def test_registry_knows_tasks_by_each_name_and_lists_them_by_one() -> None:
     assert registry.names["shop.welcome"] is greet
 
 
-async def _union(run: Run) -> int | Snooze: ...  # type: ignore[empty-body]
-async def _three(run: Run) -> list[str] | Snooze | Cancel: ...  # type: ignore[empty-body]
+async def _union(run: Run) -> int | Snooze: ...  # type: ignore[empty-body]  # only its annotation is read
+async def _three(run: Run) -> list[str] | Snooze | Cancel: ...  # type: ignore[empty-body]  # only its annotation is read
 async def _nothing(run: Run) -> Snooze | None: ...
-async def _wish(run: Run) -> Snooze: ...  # type: ignore[empty-body]
-async def _annotated(run: Run) -> Annotated[int, msgspec.Meta(ge=0)] | Cancel: ...  # type: ignore[empty-body]
-async def _literal(run: Run) -> Literal["a", "b"] | Snooze: ...  # type: ignore[empty-body]
-async def _plain(run: Run) -> str: ...  # type: ignore[empty-body]
+async def _wish(run: Run) -> Snooze: ...  # type: ignore[empty-body]  # only its annotation is read
+async def _annotated(run: Run) -> Annotated[int, msgspec.Meta(ge=0)] | Cancel: ...  # type: ignore[empty-body]  # only its annotation is read
+async def _literal(run: Run) -> Literal["a", "b"] | Snooze: ...  # type: ignore[empty-body]  # only its annotation is read
+async def _plain(run: Run) -> str: ...  # type: ignore[empty-body]  # only its annotation is read
 
 
 @pytest.mark.parametrize(
