@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -87,7 +88,7 @@ class Projecting:
         queue = self._queues[lane]
         failures = 0
         while queue and not lane.lost and lane.prepared:
-            batch = [queue[place] for place in range(min(BATCH, len(queue)))]
+            batch = list(islice(queue, BATCH))
             try:
                 await self.apply(lane, batch)
             except FencedError:

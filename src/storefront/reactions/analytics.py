@@ -1,7 +1,8 @@
 """Orders and revenue per day and currency, counted from the events.
 
 Owns `storefront_sales`, a projection: each confirmed order counts once, on the day (UTC) of its confirmation, and the
-table can be rebuilt from the log. Lanes count at the same time, so rows are taken in one order: no deadlock.
+table can be rebuilt from the log while it is in use. Lanes count at the same time, so rows are taken in one order: no
+deadlock.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 AT_THE_TOP = Place(date.max, "")
 
 
-@projection("storefront.analytics", OrderConfirmed)
+@projection("storefront.analytics", OrderConfirmed, tables=("storefront_sales",))
 async def count_confirmed_orders(tx: Transaction, events: Sequence[RecordedEvent]) -> None:
     """Add confirmed orders to the sales of their days."""
     sales = tally([_CONFIRMED.decode(event.data) for event in events])
