@@ -39,10 +39,9 @@ _LAG: Final = text("""
 
 # A webhook's name is an id: all of them are counted as one.
 _DEAD: Final = text("""
-    SELECT CASE WHEN d.listener LIKE 'webhook:%' THEN 'webhooks' ELSE d.listener END AS listener,
+    SELECT CASE WHEN subscription LIKE 'webhook:%' THEN 'webhooks' ELSE subscription END AS listener,
            count(*)::float8 AS dead
-    FROM deliveries d JOIN jobs j ON j.id = d.job_id
-    WHERE j.state = 'dead' GROUP BY 1
+    FROM dead_deliveries GROUP BY 1
 """)
 
 _WEBHOOKS: Final = text("""

@@ -83,10 +83,11 @@ async def prune(record: Record, settings: Settings) -> None:
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
     await prune_webhooks(record, before)
     replays = await delete_in_batches(record.engine, "replays", _OLD_REPLAY, {})
+    redrives = await delete_in_batches(record.engine, "redrives", _OLD_REPLAY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})
     small = {
         "runs": runs, "processed_work": work, "job_moves": moves, "idempotency_keys": keys, "replays": replays,
-        "processes": processes,
+        "redrives": redrives, "processes": processes,
     }  # fmt: skip
     if jobs or partitions or any(small.values()):
         logger.info("pruned", jobs=jobs, partitions=partitions, **small)

@@ -59,7 +59,8 @@ _STATUS = f"""
     SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by,
            lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
            coalesce(held.events, 0) AS holds_trimming,
-           jobs.in_flight, jobs.retrying, jobs.dead,
+           jobs.in_flight, jobs.retrying,
+           (SELECT count(*) FROM dead_deliveries AS x WHERE x.subscription = s.name) AS dead,
            (SELECT count(*) FROM waiting_events AS w WHERE w.subscription = s.name) AS waiting
     FROM subscriptions AS s
     CROSS JOIN LATERAL (
@@ -77,8 +78,7 @@ _STATUS = f"""
         WHERE c.subscription = CASE WHEN s.kind = 'webhook' THEN 'headrace.webhooks' ELSE s.name END) AS lanes
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE j.state IN ('queued', 'running')) AS in_flight,
-               count(*) FILTER (WHERE j.state IN ('scheduled', 'pending', 'retrying')) AS retrying,
-               count(*) FILTER (WHERE j.state = 'dead') AS dead
+               count(*) FILTER (WHERE j.state IN ('scheduled', 'pending', 'retrying')) AS retrying
         FROM deliveries AS d JOIN jobs AS j ON j.id = d.job_id
         WHERE d.listener = s.name) AS jobs
     LEFT JOIN ({HELD}) AS held ON held.subscription = s.name
