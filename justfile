@@ -37,10 +37,11 @@ demo *arguments:
 bench *arguments:
     python -m bench "$@"
 
-# Kill real processes and see the promise kept: `just chaos --seconds 300 --jobs 10000 --seed 7`
+# Kill real processes and see the promise kept, for jobs and for events: `just chaos --seconds 300 --jobs 10000 --events 200000 --seed 7`
 chaos *arguments:
     python -m pytest tests/processes
     python -m tests.chaos "$@"
+    python -m tests.chaos events "$@"
 
 # Write deploy/headrace.env.example from the settings
 environment-example:
