@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from headrace.application import Application
+from headrace.clock import new_id
 from headrace.database.record import Record
 from headrace.database.states import JobState
 from headrace.events.model import RecordedEvent
@@ -26,9 +28,13 @@ from headrace.resources import Resources, open_resources, registry_of
 from headrace.settings import Settings
 from headrace.subscribers.contract import Subscription, projection, subscriber
 from headrace.subscribers.delivery import Delivery
+from headrace.subscribers.process import consume
 from headrace.subscribers.shadow import sweep_shadows
 from headrace.testing.working import working
 from headrace.transaction import Transaction, transaction
+from storefront.events import OrderConfirmed
+from storefront.reactions.analytics import count_confirmed_orders
+from storefront.reactions.analytics import tally as sales_of
 from tests.integration.api_road import KEY, open_api
 from tests.lanes import Forgotten, Thing, consuming, eventually, publish, relaying, running, settings_of, settled
 from tests.road import MIGRATIONS, PARTS
@@ -173,11 +179,16 @@ class Road:
 
 
 @asynccontextmanager
-async def released(database_url: str, redis_url: str, *subscriptions: Subscription) -> AsyncIterator[Road]:
+async def released(
+    database_url: str,
+    redis_url: str,
+    *subscriptions: Subscription,
+    events: tuple[type[msgspec.Struct], ...] = (Thing, Forgotten),
+) -> AsyncIterator[Road]:
     """Have a release with these subscriptions on the record."""
     settings = msgspec.structs.replace(settings_of(database_url, redis_url), api_key=KEY)
     application = Application(
-        name="tests", events=(Thing, Forgotten), subscriptions=subscriptions, migrations="storefront.migrations"
+        name="tests", events=events, subscriptions=subscriptions, migrations="storefront.migrations"
     )
     async with AsyncExitStack() as stack:
         driver = await asyncpg.connect(database_url)
@@ -431,3 +442,45 @@ async def test_transaction_of_a_reader_sees_one_generation_or_the_other(road: Ro
                 seen.add((await tx.connection.execute(text("SELECT sum(things) FROM tally"))).scalar_one())
 
     assert seen == {70}
+
+
+async def test_sales_of_the_storefront_are_the_live_ones_when_rebuilt_under_traffic(
+    database_url: str, redis_url: str
+) -> None:
+    """Orders are confirmed before, during and after the rebuild: each counts once, in the old table and the new."""
+    orders = [_confirmed(number) for number in range(90)]
+    async with released(database_url, redis_url, count_confirmed_orders, events=(OrderConfirmed,)) as road:
+        name = count_confirmed_orders.name
+        async with road.at_work(), consuming_of(road, count_confirmed_orders):
+            await publish(road.record, orders[:30])
+            job_id = UUID((await road.ask(name, rate_per_second=40)).json()["job_id"])
+            await publish(road.record, orders[30:60])
+            await eventually(lambda: road.is_finished(job_id))
+            await publish(road.record, orders[60:])
+            await eventually(lambda: settled(road.driver, name, events=len(orders)))
+
+        rows = await road.driver.fetch("SELECT day, orders, revenue_cents, currency FROM storefront_sales")
+        assert (await job_by_id(road.record, job_id)).state is JobState.SUCCEEDED
+        assert sorted(tuple(row) for row in rows) == sorted(
+            (one.day, one.orders, one.revenue_cents, one.currency) for one in sales_of(orders)
+        )
+
+
+def _confirmed(number: int) -> OrderConfirmed:
+    return OrderConfirmed(
+        order_id=new_id(),
+        actor="tests",
+        confirmed_at=datetime(2026, 1, 1 + number % 3, tzinfo=UTC),
+        currency=("CHF", "EUR")[number % 2],
+        total_cents=100 + number,
+    )
+
+
+@asynccontextmanager
+async def consuming_of(road: Road, subscription: Subscription) -> AsyncIterator[None]:
+    """Run a consumer of one subscription of the storefront."""
+    application = Application(
+        name="shop", events=(OrderConfirmed,), subscriptions=(subscription,), migrations="storefront.migrations"
+    )
+    async with running(lambda stop: consume(road.settings, registry_of([application]), stop)):
+        yield
