@@ -14,8 +14,10 @@ from typing import Final
 
 from headrace import diagnostics
 from headrace.application import Application, Registry, combine, load
+from headrace.database.driver import borrowed
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
+from headrace.events.schemas import record_schemas
 from headrace.settings import Settings
 from headrace.subscribers.checkpoints import register
 from headrace.subscribers.going_back import replays_to
@@ -74,6 +76,8 @@ async def open_resources(
         await wait_until_ready(record.engine, registry.migrations)
         # before the first event can be accepted: a subscription begins at the present of its registration
         await register(record.engine, registry.subscriptions.values())
+        async with borrowed(record.engine) as connection:
+            await record_schemas(connection, registry.events.values())
         broker = build_broker(settings, registry)
         broker.bind(record)
         yield Resources(settings, registry, record, broker)

@@ -156,7 +156,7 @@ async def test_check_is_content_when_every_job_can_be_read(
 
     assert (code, out) == (
         0,
-        "ok: this code can read them all: 2 unfinished jobs, 0 stored schedules, 0 events under way\n",
+        "ok: this code can read them all: 2 unfinished jobs, 0 stored schedules, 0 events under way, 0 event types\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""`headrace check`: are the jobs and events under way still valid for this code?
+"""`headrace check`: are the jobs and events under way still valid for this code, and whom does a changed type break?
 
 Owns the command that is run with the new code before a deploy: exit code 0 where it can read everything on record,
 1 where something breaks, naming what. It changes nothing, and may run beside the code that works.
@@ -17,10 +17,13 @@ from headrace.commands.operating import operate, operator_settings
 from headrace.commands.shown import echo_json, echo_table, json_option
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
-from headrace.events.check import check_events, check_redeliveries
+from headrace.events.check import Listening, check_events, check_redeliveries
+from headrace.events.check_types import check_types
+from headrace.events.reading import Reading
 from headrace.jobs.check import Decode, Finding, Findings, check_jobs, check_schedules
 from headrace.resources import build_registry
 from headrace.subscribers.failures import DELIVER
+from headrace.webhooks.model import FAN_OUT
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -30,12 +33,13 @@ class Report(msgspec.Struct, frozen=True):
     jobs: int
     schedules: int
     events: int
+    event_types: int
     findings: list[Finding]
 
 
 @click.command(
-    help="Are the jobs, schedules and events under way still valid for this code? Run it with the new code before a "
-    "deploy: exit code 1 names what breaks."
+    help="Are the jobs, schedules and events under way still valid for this code, and which subscriptions and webhooks "
+    "does a changed event type break? Run it with the new code before a deploy: exit code 1 names what breaks."
 )
 @json_option
 def check(*, as_json: bool) -> None:
@@ -61,23 +65,27 @@ async def _check(record: Record, registry: Registry) -> Report:
         schedules = await check_schedules(connection, decoders, findings, declared=sorted(registry.schedules))
         events = await check_events(connection, subscribed, findings)
         await check_redeliveries(connection, subscribed, findings, task=DELIVER)
+        types = await check_types(connection, registry.events, subscribed, findings)
     found = findings.found()
-    return Report(not found, jobs, schedules, events, found)
+    return Report(not found, jobs, schedules, events, types, found)
 
 
 def _decoders(registry: Registry) -> Mapping[str, Decode]:
     return {name: task.decoder.decode for name, task in registry.names.items()}
 
 
-def _subscribed(registry: Registry) -> dict[str, dict[str, Decode]]:
+def _subscribed(registry: Registry) -> dict[str, Listening]:
     return {
-        name: {event.type: msgspec.json.Decoder(event.data_type).decode for event in subscription.events}
-        for name, subscription in registry.subscriptions.items()
+        name: Listening(one.patterns, None if name == FAN_OUT else Reading(one.events), one.filter)
+        for name, one in registry.subscriptions.items()
     }
 
 
 def _echo(report: Report) -> None:
-    checked = f"{report.jobs} unfinished jobs, {report.schedules} stored schedules, {report.events} events under way"
+    checked = (
+        f"{report.jobs} unfinished jobs, {report.schedules} stored schedules, {report.events} events under way, "
+        f"{report.event_types} event types"
+    )
     if report.ok:
         click.echo(f"ok: this code can read them all: {checked}")
         return

@@ -16,13 +16,17 @@ from headrace.events.registry import EventType
 
 Schema = Mapping[str, Any]
 
+_ANYTHING: Final = {"description": "any JSON"}
 _DEPTH: Final = 20
 _REF: Final = "#/$defs/"
 
 
 def schema_of(event: EventType) -> dict[str, Any]:
-    """Return the JSON Schema of a declared type's data."""
-    return msgspec.json.schema(event.data_type, schema_hook=lambda _: {"description": "any JSON"})
+    """Return the JSON Schema of a declared type's data; what msgspec cannot describe is any JSON."""
+    try:
+        return msgspec.json.schema(event.data_type, schema_hook=lambda _: dict(_ANYTHING))
+    except TypeError:  # a default that has no JSON of its own
+        return dict(_ANYTHING)
 
 
 def has_field(schema: Schema, path: str) -> bool:
@@ -36,7 +40,10 @@ def paths_of(schema: Schema) -> Iterator[str]:
 
 
 def fields_of(schema: Schema) -> Iterator[tuple[str, Schema, bool]]:
-    """Yield each field that a schema names: its path, its own schema, and whether it has to be there."""
+    """Yield each field that a schema names: its path, its own schema, and whether it has to be there in any case.
+
+    A field of several members of a union is yielded for each.
+    """
     yield from _fields(schema, schema, "", _DEPTH)
 
 
@@ -48,9 +55,10 @@ def target_of(node: Schema, root: Schema) -> Schema:
 
 
 def _fields(node: Schema, root: Schema, above: str, depth: int) -> Iterator[tuple[str, Schema, bool]]:
-    for member in members_of(node, root):
-        required = set(member.get("required", ()))
-        for name, child in member.get("properties", {}).items():
+    objects = [member for member in members_of(node, root) if "properties" in member]
+    required = set.intersection(*(set(member.get("required", ())) for member in objects)) if objects else set()
+    for member in objects:
+        for name, child in member["properties"].items():
             yield above + name, target_of(child, root), name in required
             if depth:
                 yield from _fields(child, root, f"{above}{name}.", depth - 1)

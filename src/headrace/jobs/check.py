@@ -47,6 +47,11 @@ class Fault(StrEnum):
     UNKNOWN_SUBSCRIPTION = "unknown_subscription"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
     UNREADABLE_EVENT = "unreadable_event"
+    NEWER_EVENT = "newer_event"
+    CHANGED_EVENT_TYPE = "changed_event_type"
+    DEAD_EVENT_TYPE = "dead_event_type"
+    UNREAD_VERSION = "unread_version"
+    VANISHED_FIELD = "vanished_field"
 
 
 class Finding(msgspec.Struct, frozen=True):

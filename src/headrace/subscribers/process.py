@@ -19,10 +19,12 @@ import structlog
 from headrace.application import Registry
 from headrace.collector import spare_collector
 from headrace.database.away import is_away
+from headrace.database.driver import borrowed
 from headrace.database.ready import wait_until_ready
 from headrace.database.record import Record, open_record
 from headrace.database.sessions import session_name
 from headrace.errors import ConfigurationError
+from headrace.events.schemas import record_schemas
 from headrace.leases import Leases
 from headrace.loops import Pace, Stop, repeat
 from headrace.presence import Identity, Presence
@@ -94,6 +96,8 @@ async def consume(settings: Settings, registry: Registry, stop: Stop, *, opening
         if not await wait_until_ready(record.engine, registry.migrations, stop):
             return
         await register(record.engine, chosen.values())
+        async with borrowed(record.engine) as connection:
+            await record_schemas(connection, registry.events.values())
         providers = await stack.enter_async_context(open_providers(registry.providers, settings))
         transport = await stack.enter_async_context(opening(settings.redis_url))
         presence = Presence(settings.database_url, identity)
