@@ -8,13 +8,11 @@ fast as events come is told `dropped` and let go; one that goes away is forgotte
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Final, cast
 
 import msgspec
-import structlog
 from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import QueryParameter
@@ -23,33 +21,22 @@ from litestar.types import Receive, Scope, Send
 
 from headrace.api.answers import header_of
 from headrace.api.door import door_of
+from headrace.api.live_run import run_tail
 from headrace.api.methods import HEAD
-from headrace.database.away import DRIVER_ERRORS
+from headrace.api.tracing import LASTING
 from headrace.errors import FieldError, InvalidInputError
 from headrace.events.filters import Filter
-from headrace.live.frames import Frame, Mark, Notice
+from headrace.live.frames import Frame, Mark
 from headrace.live.hub import Hub
-from headrace.live.listener import End, Interest, Listener
-from headrace.live.tailing import Tail, open_tail
-
-logger = structlog.get_logger(__name__)
+from headrace.live.listener import Interest, Listener
+from headrace.live.tailing import Tail, begin_tail
 
 MEDIA_TYPE: Final = "text/event-stream"
-_START: Final[Any] = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"text/event-stream; charset=utf-8"),
-        (b"cache-control", b"no-store"),
-        (b"x-accel-buffering", b"no"),
-    ],
-}
-TOLD: Final[Mapping[End, str]] = {
-    End.SLOW: "you did not read as fast as events came: resume after the last event that you have",
-    End.REVOKED: "the key is no longer valid",
-}
-"""What a client is told of an end that it may not know the reason of."""
-
+_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+)
 _Types = Annotated[
     list[str] | None,
     QueryParameter(name="type", description="a type, or a pattern such as `orders.*`; may be repeated"),
@@ -107,36 +94,6 @@ def interest_of(types: Sequence[str], subject: str | None, filter_text: str | No
     return Interest.of(types, subject=subject, filter=chosen)
 
 
-@asynccontextmanager
-async def watched(receive: Receive, listener: Listener) -> AsyncIterator[None]:
-    """End a tail when its client goes away."""
-
-    async def watch() -> None:
-        while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
-            pass
-        listener.close(End.LEFT)
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-async def frames_of(tail: Tail) -> AsyncIterator[Sequence[Frame]]:
-    """Yield the frames of a tail, and at its end what the client is told of it."""
-    try:
-        while frames := await tail.next():
-            yield frames
-    except DRIVER_ERRORS as error:  # the record went away while the tail was resumed from it: the client comes back
-        logger.debug("tail_broken_off", error=repr(error))
-        return
-    end = tail.listener.end
-    if end is not None and end in TOLD:
-        yield (Notice("dropped", end, TOLD[end]),)
-
-
 class _Stream(Response[bytes]):
     """A response that lasts."""
 
@@ -151,23 +108,33 @@ class _Stream(Response[bytes]):
 
 
 class _Sent(ASGIResponse):
-    """The messages of a stream."""
+    """The beginning of a stream; the rest is sent when the request is over."""
 
     def __init__(self, hub: Hub, listener: Listener, last_event_id: str | None) -> None:
-        self._hub = hub
-        self._listener = listener
-        self._last_event_id = last_event_id
+        self._tail = (hub, listener, last_event_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
-        async with open_tail(self._hub, self._listener, self._last_event_id) as tail:
-            await send(_START)
-            if not scope.get(HEAD):
-                await _send(send, Mark(tail.began_at, first=True).sse)
-                async with watched(receive, tail.listener):
-                    async for frames in frames_of(tail):
-                        await _send(send, b"".join([frame.sse for frame in frames]))
-        await _send(send, b"", more=False)
+        """Send it."""
+        del receive
+        tail = await begin_tail(*self._tail)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await _send(send, Mark(tail.began_at, first=True).sse, more=HEAD not in scope)
+        except BaseException:
+            tail.leave()
+            raise
+        if HEAD in scope:
+            tail.leave()
+        else:
+            cast("dict[str, object]", scope)[LASTING] = partial(_go_on, tail)
+
+
+async def _go_on(tail: Tail, receive: Receive, send: Send) -> None:
+    async def write(frames: Sequence[Frame]) -> None:
+        await _send(send, b"".join([frame.sse for frame in frames]))
+
+    await run_tail(tail, receive, write)
+    await _send(send, b"", more=False)
 
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:

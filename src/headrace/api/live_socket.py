@@ -11,8 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
@@ -23,10 +22,12 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from headrace.api.answers import header_of
 from headrace.api.auth import admit, bearer_of
 from headrace.api.door import Door
-from headrace.api.live import frames_of, interest_of, watched
+from headrace.api.live import interest_of
+from headrace.api.live_run import run_tail
 from headrace.api.problems import MEDIA_TYPE, Verdict, problem_of, verdict_on_handshake
+from headrace.live.frames import Frame
 from headrace.live.listener import End, Listener
-from headrace.live.tailing import Tail, open_tail
+from headrace.live.tailing import Tail, begin_tail
 from headrace.telemetry.edges import answered_by_us, routed, serve
 
 PATH: Final = "/v1/live"
@@ -54,46 +55,50 @@ class LiveSocket:
             await self._app(scope, receive, send)
             return
         await receive()  # websocket.connect
-        async with AsyncExitStack() as stack:
-            tail = await self._shaken(scope, send, stack)
-            if tail is not None:
-                await _run(receive, send, tail)
+        tail, trace_id = await self._shaken(scope, send)
+        if tail is None:
+            return
+        try:
+            await _accept(scope, send, tail, trace_id)
+            await _go_on(tail, receive, send)
+        finally:
+            tail.leave()
 
-    async def _shaken(self, scope: Scope, send: Send, stack: AsyncExitStack) -> Tail | None:
-        """Do the handshake; None where the connection was refused."""
-        began, status, tail = time.perf_counter(), _SWITCHING, None
+    async def _shaken(self, scope: Scope, send: Send) -> tuple[Tail | None, str]:
+        """Begin the tail of a handshake, None where it was refused, within a span; return the trace's id, too.
+
+        It is accepted outside the span: the server's timers would keep that as long as the connection.
+        """
+        began = time.perf_counter()
         with serve("GET", header_of(scope, b"traceparent")) as span:
             routed(span, "GET", PATH)
             try:
-                tail = await self._opened(scope, stack)
+                tail, status = await self._begun(scope), _SWITCHING
             except Exception as error:  # noqa: BLE001 - failure table: it is answered as an HTTP request would be
-                verdict = verdict_on_handshake(error)
-                status = verdict.status
-                await _refuse(send, verdict, span.trace_id)
-            else:
-                await _accept(scope, send, tail, span.trace_id)
+                refused = verdict_on_handshake(error)
+                tail, status = None, refused.status
+                await _refuse(send, refused, span.trace_id)
             answered_by_us(span, status)
         self._door.metrics.observe_request("GET", PATH, status=status, seconds=time.perf_counter() - began)
-        return tail
+        return tail, span.trace_id
 
-    async def _opened(self, scope: Scope, stack: AsyncExitStack) -> Tail:
-        """Open the tail that was asked for, if the key opens it."""
+    async def _begun(self, scope: Scope) -> Tail:
+        """Begin the tail that is asked for, if the key opens it."""
         principal = await admit(self._door.keys, bearer_of(scope) or _offered_key(scope), SCOPE)
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         one = {name: values[-1] for name, values in query.items()}
         interest = interest_of(query.get("type", ()), one.get("subject"), one.get("filter"))
         resumed = header_of(scope, b"last-event-id") or one.get("last_event_id") or None
-        listener = Listener(interest, owner=principal.id, beats=False)
-        return await stack.enter_async_context(open_tail(self._door.hub, listener, resumed))
+        return await begin_tail(self._door.hub, Listener(interest, owner=principal.id, beats=False), resumed)
 
 
-async def _run(receive: Receive, send: Send, tail: Tail) -> None:
-    async with watched(receive, tail.listener):
-        async for frames in frames_of(tail):
-            for frame in frames:
-                if frame.message is not None:
-                    await send({"type": "websocket.send", "text": frame.message, "bytes": None})
-    end = tail.listener.end
+async def _go_on(tail: Tail, receive: Receive, send: Send) -> None:
+    async def write(frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if frame.message is not None:
+                await send({"type": "websocket.send", "text": frame.message, "bytes": None})
+
+    end = await run_tail(tail, receive, write)
     if end is not End.LEFT:
         code = _BROKEN if end is None else _CODES[end]
         await send({"type": "websocket.close", "code": code, "reason": "" if end is None else end.value})

@@ -1,13 +1,16 @@
 """One span, one `Trace-Id` and one measurement for each request, whatever becomes of it.
 
 Owns the outermost layer of the application: it continues the caller's trace, names the span by the route's template,
-and puts `Trace-Id` on every answer, errors and unknown paths included. It reads no body and decides nothing.
+and puts `Trace-Id` on every answer, errors and unknown paths included. It reads no body and decides nothing. What a
+handler leaves in the scope as `LASTING` goes on when the request is over, as far as span, measurement and memory go.
 Never label by the path itself: paths hold ids.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -15,6 +18,11 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from headrace.api.answers import header_of
 from headrace.telemetry.edges import answered_by_us, routed, serve
 from headrace.telemetry.metrics import Metrics
+
+LASTING: Final = "headrace.lasting"
+"""Where the scope of a request has what sends the rest of its answer, where that may take hours."""
+
+Lasting = Callable[[Receive, Send], Awaitable[None]]
 
 
 class Traced:
@@ -28,6 +36,9 @@ class Traced:
         """Serve one connection."""
         if scope["type"] == ScopeType.HTTP:
             await self._serve(scope, receive, send)
+            lasting = cast("Lasting | None", cast("dict[str, object]", scope).pop(LASTING, None))
+            if lasting is not None:
+                await lasting(receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -25,7 +25,7 @@ from headrace.live.frames import MISSED, EventFrame, Frame, Mark
 from headrace.live.index import Index
 from headrace.live.listener import End, Listener
 from headrace.live.log import Log
-from headrace.live.marks import Marks
+from headrace.live.marks import Marks, refused
 from headrace.streams.payload import GONE
 
 logger = structlog.get_logger(__name__)
@@ -89,11 +89,18 @@ class Hub:
                     self.marks = await self.log.present()
                     self._going.set()
 
-    async def reach(self, marks: Marks) -> bool:
-        """See the log at least as far as these marks, which another process made; tell whether it goes so far."""
+    async def reach(self, marks: Marks) -> None:
+        """See the log at least as far as these marks, which another process made.
+
+        Raises:
+            InvalidInputError: the log does not go so far.
+
+        """
         if self.marks.behind(marks):
             await self.catch_up()
-        return not self.marks.behind(marks)
+        if self.marks.behind(marks):
+            message = "this lies ahead of the log: it is the id of another deployment, or of one that was set back"
+            raise refused(message)
 
     def join(self, listener: Listener) -> Marks:
         """Show a listener what comes from now on; return where that begins."""
@@ -103,7 +110,9 @@ class Hub:
         return self.marks.copy()
 
     def leave(self, listener: Listener) -> None:
-        """Show it nothing any more."""
+        """Show it nothing any more; who has left already may leave again."""
+        if listener not in self._open:
+            return
         self.dropped += listener.end is End.SLOW
         listener.close(End.LEFT)
         self.index.discard(listener)

@@ -9,8 +9,7 @@ likes: nothing waits for it. Whatever happens, the hub is left in the end.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from headrace.live.frames import MISSED, EventFrame, Frame, Mark
@@ -18,7 +17,7 @@ from headrace.live.hub import Hub
 from headrace.live.index import wants
 from headrace.live.listener import Listener
 from headrace.live.log import Portion
-from headrace.live.marks import Marks, refused
+from headrace.live.marks import Marks
 
 NEAR: Final = 500
 """Positions that may be read while what comes waits in the queue."""
@@ -28,7 +27,7 @@ _QUIET_SECONDS: Final = 5.0
 
 
 class Tail:
-    """A listener's frames; get one from `open_tail`."""
+    """A listener's frames; get one from `begin_tail`."""
 
     __slots__ = ("_hub", "_joined", "_marks", "began_at", "listener")
 
@@ -46,6 +45,10 @@ class Tail:
         if self._marks is not None and (frames := await self._resumed(self._marks)):
             return frames
         return await self.listener.next()
+
+    def leave(self) -> None:
+        """End the tail; nothing comes any more."""
+        self._hub.leave(self.listener)
 
     async def _resumed(self, marks: Marks) -> Sequence[Frame]:
         """Return the next frames from the record, none where the listener is at the place at which it has joined."""
@@ -75,9 +78,8 @@ class Tail:
         return frames
 
 
-@asynccontextmanager
-async def open_tail(hub: Hub, listener: Listener, last_event_id: str | None) -> AsyncIterator[Tail]:
-    """Open the tail of a listener, after the id of the last event that it has seen, or else from now on.
+async def begin_tail(hub: Hub, listener: Listener, last_event_id: str | None) -> Tail:
+    """Begin a tail after the id of the last event that its listener has seen, or else now; leave it in the end.
 
     Raises:
         InvalidInputError: the id is malformed, or lies ahead of the log.
@@ -87,9 +89,9 @@ async def open_tail(hub: Hub, listener: Listener, last_event_id: str | None) -> 
     marks = None if last_event_id is None else Marks.of(last_event_id)
     try:
         await hub.enter(listener)
-        if marks is not None and not await hub.reach(marks):
-            message = "this lies ahead of the log: it is the id of another deployment, or of one that was set back"
-            raise refused(message)
-        yield Tail(hub, listener, marks)
-    finally:
+        if marks is not None:
+            await hub.reach(marks)
+        return Tail(hub, listener, marks)
+    except BaseException:
         hub.leave(listener)
+        raise
