@@ -30,10 +30,10 @@ def mailer() -> Mailer:
     return Mailer()
 
 
-@pytest.fixture
-async def headrace(stores: Stores, mailer: Mailer) -> AsyncIterator[Drained]:
-    """The application `kit` at work."""
-    async with drained(application, stores, providers={Mailer: mailer}) as opened:
+@pytest.fixture(params=[True, False], ids=["redis", "in_process"])
+async def headrace(request: pytest.FixtureRequest, stores: Stores, mailer: Mailer) -> AsyncIterator[Drained]:
+    """The application `kit` at work, with Redis and without."""
+    async with drained(application, stores, providers={Mailer: mailer}, redis=request.param) as opened:
         async with opened.transaction() as tx:
             for table in TABLES:
                 await tx.connection.execute(text(table))

@@ -3,7 +3,8 @@
 Owns the start and the end of these parts, as the processes start them, and the waiting until nothing is left to do.
 Nothing is replaced, nothing is virtual: jobs run at the same time, retries wait for real, and Redis carries. That is
 what shows whether two runs get in each other's way; for everything else `inline` is quicker and says more. Schedules do
-not fire here: there is no clock. Never wait without a bound: what is not done in time is named, with its reason.
+not fire, because there is no clock, except without Redis, where one process has all parts. Never wait without a bound:
+what is not done in time is named, with its reason.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from sqlalchemy import text
 
 from headrace.application import Application
 from headrace.database.states import FINISHED
+from headrace.in_process.bus import NO_REDIS, at_work
 from headrace.jobs.call import Enqueueable
 from headrace.loops import Stop
 from headrace.relay.process import parts_of, stand_by
 from headrace.settings import Settings
 from headrace.subscribers.process import consume
+from headrace.tasks.claims import Claims
+from headrace.tasks.remembered_claims import RememberedClaims
 from headrace.testing.observed import JobOutcome, NotDrainedError, Observed
 from headrace.testing.opening import open_application, registry_for
 from headrace.testing.stores import Stores
@@ -103,6 +107,7 @@ async def drained(
     *,
     providers: Mapping[type[Any], object] | None = None,
     settings: Settings | None = None,
+    redis: bool = True,
 ) -> AsyncIterator[Drained]:
     """Run an application, or several, on a fresh database and an emptied Redis.
 
@@ -111,6 +116,7 @@ async def drained(
         stores: where the database is made, and the Redis.
         providers: instances to hand out in the place of what the application would open, by their types.
         settings: what everything runs with, with the URLs replaced.
+        redis: without it lanes and queues lie in memory, and no Redis is started, as in `headrace.in_process`.
 
     Example:
         >>> async with drained(application, headrace_stores) as headrace:
@@ -118,13 +124,18 @@ async def drained(
         ...     await headrace.drain()
 
     """
-    registry = registry_for(applications, providers or {})
+    claims = {} if redis else {Claims: Claims(RememberedClaims())}
+    registry = registry_for(applications, {**claims, **(providers or {})})
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(stores.database(registry.migrations))
-        await _empty(stores.redis_url)
         chosen = settings or Settings(log_level="warning", lease_seconds=1.0, shutdown_seconds=5.0)
-        chosen = msgspec.structs.replace(chosen, database_url=url, redis_url=stores.redis_url)
+        chosen = msgspec.structs.replace(chosen, database_url=url, redis_url=stores.redis_url if redis else NO_REDIS)
         resources = await stack.enter_async_context(open_application(chosen, registry))
+        if not redis:
+            await stack.enter_async_context(at_work(resources))
+            yield Drained(resources)
+            return
+        await _empty(stores.redis_url)
         parts, end = parts_of(registry.tasks), Stop()
         for process in (
             lambda stop: stand_by(chosen, stop, parts=parts, migrations=registry.migrations),

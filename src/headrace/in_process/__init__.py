@@ -1,0 +1,1 @@
+"""Headrace within one process, on the record alone: no Redis, no other process."""
