@@ -111,7 +111,7 @@ class OrdersController(Controller):
             await find(connection, order_id)
             events = in_order(await history_of(connection, str(order_id), until=until))
         after = id_of(cursor)
-        acts = (read(event.type, event.data) for event in events)
+        acts = (read(event) for event in events)
         rest = list(dropwhile(lambda event: event.id != after, events))[1:] if after else events
         page = page_of(rest[: limit + 1], limit, lambda event: str(event.id))
         return History(

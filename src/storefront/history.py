@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from headrace.events.queries import Event
+from headrace.events.reading import Published, Reading, UnknownEventError, UnreadableEventError
 from headrace.events.registry import event_type_of
 from storefront.events import (
     EVENTS,
@@ -31,7 +32,7 @@ from storefront.orders import Status
 
 Act = OrderCreated | OrderConfirmed | OrderInvoiced | ConfirmationMailed | ShipmentRequested
 
-_KINDS: dict[str, type[Act]] = {event_type_of(kind).type: kind for kind in EVENTS}
+_READING = Reading(event_type_of(kind) for kind in EVENTS)
 
 
 class OrderState(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,13 +91,13 @@ def fold(acts: Iterable[Act]) -> OrderState | None:
     return state
 
 
-def read(event_type: str, data: bytes | str | msgspec.Raw) -> Act | None:
+def read(event: Published) -> Act | None:
     """Return the event of the storefront that a record holds, None where it is none of them or cannot be read."""
-    kind = _KINDS.get(event_type)
     try:
-        return msgspec.json.decode(data, type=kind) if kind else None
-    except msgspec.DecodeError:
+        act: Act = _READING.data_of(event)
+    except (UnknownEventError, UnreadableEventError):
         return None
+    return act
 
 
 def _created(act: OrderCreated, state: OrderState | None) -> OrderState:

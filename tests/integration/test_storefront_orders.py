@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
 
 from headrace.database.record import Record, open_record
 from headrace.errors import ConflictError, NotFoundError
+from headrace.events.queries import history_of
 from headrace.settings import Settings
 from headrace.transaction import transaction
 from storefront.drafts import ItemDraft, OrderDraft
@@ -41,10 +41,9 @@ async def confirmed(record: Record, order_id: UUID) -> Order:
 
 async def acts_of(record: Record, order_id: UUID) -> list[Act]:
     """Return the events of an order, in their order."""
-    query = text("SELECT type, CAST(data AS text) FROM event_log WHERE subject = :subject ORDER BY id")
     async with record.engine.connect() as connection:
-        rows = (await connection.execute(query, {"subject": str(order_id)})).all()
-    return [act for event_type, data in rows if (act := read(event_type, data))]
+        events = await history_of(connection, str(order_id))
+    return [act for event in events if (act := read(event))]
 
 
 async def test_order_is_a_draft_when_it_is_placed(record: Record) -> None:

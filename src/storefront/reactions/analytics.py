@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.events.model import RecordedEvent
+from headrace.events.reading import data_of
 from headrace.subscribers.contract import projection
 from headrace.transaction import Transaction
 from storefront.events import OrderConfirmed
@@ -38,8 +39,6 @@ _LIST = text("""
     ORDER BY day DESC, currency DESC
     LIMIT :limit
 """)
-
-_CONFIRMED = msgspec.json.Decoder(OrderConfirmed)
 
 
 class SalesOfDay(msgspec.Struct, frozen=True):
@@ -69,7 +68,7 @@ AT_THE_TOP = Place(date.max, "")
 @projection("storefront.analytics", OrderConfirmed, tables=("storefront_sales",))
 async def count_confirmed_orders(tx: Transaction, events: Sequence[RecordedEvent]) -> None:
     """Add confirmed orders to the sales of their days."""
-    sales = tally([_CONFIRMED.decode(event.data) for event in events])
+    sales = tally([data_of(OrderConfirmed, event) for event in events])
     rows = msgspec.json.encode(
         [
             {
