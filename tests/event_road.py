@@ -22,13 +22,13 @@ Start = Callable[[str], subprocess.Popen[bytes]]
 
 
 @contextmanager
-def starting(settings: Settings, extra: Mapping[str, str] | None = None) -> Iterator[Start]:
+def starting(settings: Settings, extra: Mapping[str, str] | None = None, *, program: Path = PROGRAM) -> Iterator[Start]:
     """Hand out a function that starts programs with these settings; kill those that still run at the end."""
     started: list[subprocess.Popen[bytes]] = []
     environment = {"PATH": os.defpath, "PYTHONPATH": str(ROOT), **settings.as_environment(), **(extra or {})}
 
     def start(role: str) -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen([sys.executable, str(PROGRAM), role], env=environment))  # noqa: S603 - our own
+        started.append(subprocess.Popen([sys.executable, str(program), role], env=environment))  # noqa: S603 - our own
         return started[-1]
 
     try:
