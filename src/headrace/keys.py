@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -46,6 +46,11 @@ _VALID = text("""
     SELECT id, name, scopes, secret_hash, last_used_at IS NULL OR last_used_at < now() - interval '1 minute' AS unmarked
     FROM api_keys
     WHERE prefix = :prefix AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+""")
+
+_STILL_VALID = text("""
+    SELECT CAST(id AS text) FROM api_keys
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """)
 
 _MARK_USED = text("""
@@ -148,6 +153,12 @@ async def find_principal(record: Record, token: str) -> Principal | None:
         async with record.engine.begin() as connection:
             await connection.execute(_MARK_USED, {"id": row.id})
     return Principal(id=str(row.id), name=row.name, scopes=frozenset(row.scopes))
+
+
+async def valid_ids(record: Record, ids: Collection[str]) -> set[str]:
+    """Return which of these ids of keys are of valid ones."""
+    async with record.engine.connect() as connection:
+        return set((await connection.execute(_STILL_VALID, {"ids": list(ids)})).scalars())
 
 
 def hash_of(secret: str) -> bytes:

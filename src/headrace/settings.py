@@ -71,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, msgspec.Meta(ge=1, le=256)] | None,
         _meaning("how many lanes events flow in; the leading relay changes it; as it is where unset, 4 at first"),
     ] = None
+    live_listeners: Annotated[
+        int, _meaning("live tails at once in one API process; about 20 KB of memory each"), msgspec.Meta(ge=1)
+    ] = 20_000
     lease_seconds: Annotated[
         float, _meaning("how long a silent process keeps what it owns"), msgspec.Meta(ge=0.5, le=60)
     ] = 3.0

@@ -27,7 +27,8 @@ PUBLIC: Final = {"public": True}
 _MOST_KEPT: Final = 1024
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
-_OPERATOR: Final = Principal(id="operator", name="operator", scopes=frozenset({"*"}))
+OPERATOR: Final = Principal(id="operator", name="operator", scopes=frozenset({"*"}))
+"""Whose key the settings name."""
 
 
 class KeyRing:
@@ -43,7 +44,7 @@ class KeyRing:
         """Return whose key this is, None where it is nobody's."""
         digest = hash_of(token)
         if self._operator is not None and hmac.compare_digest(digest, self._operator):
-            return _OPERATOR
+            return OPERATOR
         now = time.monotonic()
         kept = self._kept.get(digest)
         if kept is not None and kept[0] > now:

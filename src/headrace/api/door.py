@@ -17,6 +17,7 @@ from litestar import Request
 from headrace.api.auth import KeyRing
 from headrace.api.job_requests import JobRequests, offered
 from headrace.api.job_watch import Watches, open_watches
+from headrace.api.live_keys import open_key_watch
 from headrace.api.watch import SystemWatch, open_watch
 from headrace.application import Registry
 from headrace.database.record import Record
@@ -75,6 +76,7 @@ async def open_door(settings: Settings, registry: Registry, record: Record) -> A
         open_endings(record) as endings,
         open_watches(settings, record) as watches,
         open_hub(settings, Reading(registry.events.values())) as hub,
+        open_key_watch(record, hub),
         open_watch(settings, record) as watch,
         open_caller(settings) as caller,
     ):

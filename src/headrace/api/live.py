@@ -23,6 +23,7 @@ from headrace.api.answers import header_of
 from headrace.api.door import door_of
 from headrace.api.live_run import run_tail
 from headrace.api.methods import HEAD
+from headrace.api.protocols import transport_of
 from headrace.api.tracing import LASTING
 from headrace.errors import FieldError, InvalidInputError
 from headrace.events.filters import Filter
@@ -72,7 +73,7 @@ async def stream_events(
 ) -> Response[bytes]:
     """Return events that meet every given condition as they come; see `text/event-stream`."""
     interest = interest_of(types or (), subject, filter_text)
-    listener = Listener(interest, owner=request.user.id)
+    listener = Listener(interest, owner=request.user.id, transport=transport_of(request.scope))
     resumed = header_of(request.scope, b"last-event-id") or last_event_id or None
     return _Stream(door_of(request).hub, listener, resumed)
 

@@ -25,6 +25,7 @@ from headrace.api.door import Door
 from headrace.api.live import interest_of
 from headrace.api.live_run import run_tail
 from headrace.api.problems import MEDIA_TYPE, Verdict, problem_of, verdict_on_handshake
+from headrace.api.protocols import transport_of
 from headrace.live.frames import Frame
 from headrace.live.listener import End, Listener
 from headrace.live.tailing import Tail, begin_tail
@@ -89,7 +90,8 @@ class LiveSocket:
         one = {name: values[-1] for name, values in query.items()}
         interest = interest_of(query.get("type", ()), one.get("subject"), one.get("filter"))
         resumed = header_of(scope, b"last-event-id") or one.get("last_event_id") or None
-        return await begin_tail(self._door.hub, Listener(interest, owner=principal.id, beats=False), resumed)
+        listener = Listener(interest, owner=principal.id, beats=False, transport=transport_of(scope))
+        return await begin_tail(self._door.hub, listener, resumed)
 
 
 async def _go_on(tail: Tail, receive: Receive, send: Send) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from typing import Final
@@ -18,6 +19,7 @@ import uvicorn
 
 from headrace.api.app import create_app
 from headrace.api.door import Door, open_door
+from headrace.api.protocols import HttpProtocol, WebSocketProtocol
 from headrace.application import Registry
 from headrace.collector import spare_collector
 from headrace.database.record import Record
@@ -36,6 +38,12 @@ STATEMENT_SECONDS: Final = 8.0
 _MESSAGE_BYTES: Final = 64 * 1024
 """Of what a client may send over a WebSocket; nothing of it is read."""
 
+_FAREWELL_SECONDS: Final = 1.0
+"""How long the clients of live tails have for the end when the process ends."""
+
+_DESCRIPTORS: Final = 65_536
+"""Open files and sockets that this process asks for; its supervisor may allow it less."""
+
 
 async def run_api(settings: Settings, registry: Registry, record: Record, stop: Stop) -> None:
     """Serve until `stop` is set.
@@ -44,6 +52,7 @@ async def run_api(settings: Settings, registry: Registry, record: Record, stop: 
         ConfigurationError: the address is taken, or is none of this machine.
 
     """
+    _allow_connections()
     listener = _listen(settings)
     await register_queues(record.engine, {task.policy.queue for task in registry.tasks.values()})
     presence = Presence(settings.database_url, Identity("api", settings.lease_seconds))
@@ -72,8 +81,8 @@ class _Server(uvicorn.Server):
 def _config(settings: Settings, door: Door) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(door),
-        http="httptools",
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         ws_per_message_deflate=False,  # its window would take more memory than all else of a listener
         ws_max_size=_MESSAGE_BYTES,
         ws_ping_interval=KEEP_ALIVE_SECONDS,
@@ -85,6 +94,14 @@ def _config(settings: Settings, door: Door) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=max(1, int(settings.shutdown_seconds)),
     )
+
+
+def _allow_connections() -> None:
+    """Ask for as many descriptors as may be had: the 1,024 of many systems are few for who keeps connections open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -100,3 +117,5 @@ async def _stop(server: uvicorn.Server, door: Door, stop: Stop) -> None:
     await stop.wait()
     door.release()
     server.should_exit = True
+    await asyncio.sleep(_FAREWELL_SECONDS)
+    door.hub.cut(0.0)

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
+from headrace.errors import UnavailableError
 from headrace.events.model import RecordedEvent
 from headrace.events.reading import Reading
 from headrace.live.announcing import ASK_SECONDS, Announcement, channel_of, read_announcements
@@ -38,6 +39,9 @@ _SETTLED_SECONDS: Final = 2 * ASK_SECONDS
 _LISTEN_SECONDS: Final = 0.25
 LINGER_SECONDS: Final = 5.0
 """For how long the hub goes on when the last listener has left: many come back."""
+CUT_SECONDS: Final = 5.0
+"""How long a client has for the end of its tail."""
+
 TURNS: Final = 15
 """A listener is told where it stands at every so many beats."""
 
@@ -47,7 +51,9 @@ _decode_event = msgspec.msgpack.Decoder(RecordedEvent).decode
 class Hub:
     """The live tails of a process; `look_once`, `hear_once` and `beat_once` are repeated."""
 
-    def __init__(self, log: Log, reading: Reading) -> None:
+    def __init__(self, log: Log, reading: Reading, *, most: int) -> None:
+        """Read filters by `reading`, and let `most` listen at once."""
+        self._most = most
         self.log = log
         self.reading = reading
         self.index = Index(reading)
@@ -77,9 +83,13 @@ class Hub:
         """Go on for as long as this listener has not left; where nobody has listened, from the present.
 
         Raises:
+            UnavailableError: as many listen as may.
             OSError, asyncpg.PostgresError: the record is away.
 
         """
+        if len(self._open) >= self._most:
+            message = "this process has as many live tails as it takes"
+            raise UnavailableError(message)
         self._open.add(listener)
         if self._released:
             listener.close(End.STOPPING)
@@ -127,8 +137,16 @@ class Hub:
         for listener in self:
             listener.close(End.STOPPING)
 
+    def cut(self, after_seconds: float = CUT_SECONDS) -> None:
+        """Cut off who has not taken the end of the tail for so long: its client reads nothing."""
+        bound = time.monotonic() - after_seconds
+        for listener in self:
+            if listener.end is not None and listener.ended_at <= bound:
+                listener.cut()
+
     async def beat_once(self) -> None:
         """Tell those whose turn it is where they stand: nobody in between takes their connection for dead."""
+        self.cut()
         turn = self._turns[self._turn]
         self._turn = (self._turn + 1) % TURNS
         if turn:

@@ -8,6 +8,7 @@ resume after the last event that it was sent. Offering never waits and never fai
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,14 +60,24 @@ class Interest:
 class Listener:
     """One open tail."""
 
-    __slots__ = ("_bytes", "_pending", "_waiter", "beats", "end", "interest", "owner")
+    __slots__ = ("_bytes", "_pending", "_transport", "_waiter", "beats", "end", "ended_at", "interest", "owner")
 
-    def __init__(self, interest: Interest, *, owner: str = "", beats: bool = True) -> None:
-        """Want `interest`; `owner` names the key that opened it, `beats` whether it is sent keep-alives."""
+    def __init__(
+        self,
+        interest: Interest,
+        *,
+        owner: str = "",
+        beats: bool = True,
+        transport: asyncio.WriteTransport | None = None,
+    ) -> None:
+        """Want `interest`; `owner` names the key that opened it, `beats` says whether it is sent keep-alives."""
         self.interest = interest
         self.owner = owner
         self.beats = beats
         self.end: End | None = None
+        self.ended_at = 0.0
+        """When the end came, by the monotonic clock."""
+        self._transport = transport
         self._pending: list[Frame] = []
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -83,11 +94,16 @@ class Listener:
         self._wake()
 
     def close(self, end: End) -> None:
-        """End the tail; the first reason stays. Only one that leaves by itself may still have what waits for it."""
+        """End the tail and forget what waits for it; the first reason stays."""
         if self.end is None:
-            self.end = end
+            self.end, self.ended_at = end, time.monotonic()
             self._pending, self._bytes = [], 0
             self._wake()
+
+    def cut(self) -> None:
+        """Cut the connection off, with what its client has not read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def next(self) -> Sequence[Frame]:
         """Wait for frames and return all that wait; none where the tail has ended."""

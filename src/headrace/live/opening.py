@@ -33,7 +33,7 @@ async def open_hub(
     redis = open_commands(settings.redis_url, connections=2)
     stop = Stop()
     async with open_log(settings.database_url) as log:
-        hub = Hub(log, reading)
+        hub = Hub(log, reading, most=settings.live_listeners)
         steps: dict[str, tuple[Callable[[], Awaitable[None]], Pace]] = {
             "live_look": (hub.look_once, _LOOK),
             "live_hear": (lambda: hub.hear_once(redis), _HEAR),
