@@ -127,6 +127,30 @@ class Topology:
 
 
 @contextmanager
+def moving_slot(topology: Topology, key: str = PREFIX) -> Iterator[None]:
+    """Move the slot of a key to another primary of a cluster; during the block half of its keys are moved."""
+    slot = key_slot(key.encode())
+    source = topology.primary(key)
+    primaries = [one for one in topology.servers if one._process is not None and one.ask("ROLE")[0] == "master"]
+    target = next(one for one in primaries if one is not source)
+    identity = {one: str(one.ask("CLUSTER", "MYID")) for one in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", identity[source])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", identity[target])
+    names = source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1000)
+    _migrate(source, target, names[: len(names) // 2])
+    yield
+    while names := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+        _migrate(source, target, names)
+    for one in (target, source, *(one for one in primaries if one not in {source, target})):
+        one.ask("CLUSTER", "SETSLOT", slot, "NODE", identity[target])
+
+
+def _migrate(source: Server, target: Server, names: list[str]) -> None:
+    if names:
+        source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *names)
+
+
+@contextmanager
 def running_cluster(directory: Path) -> Iterator[Topology]:
     """Run three primaries, each with a replica."""
     options = {

@@ -34,7 +34,7 @@ from headrace.testing.working import running, working
 from headrace.transaction import Transaction, transaction
 from tests.conformance.conftest import needs_server
 from tests.conftest import MIGRATIONS
-from tests.topologies import Server, Topology
+from tests.topologies import Server, Topology, moving_slot
 
 KEYS = 12
 PATIENCE_SECONDS = 30.0
@@ -209,6 +209,28 @@ async def test_nothing_is_lost_or_done_twice_when_the_new_primary_is_older(
         await road.all_seen()
 
         assert await road.put_back() >= 60
+        assert await road.numbers("subscriber") == list(range(120))
+        assert await road.numbers("projection") == list(range(120))
+        assert await road.numbers("job") == list(range(0, 120, 5))
+        assert await road.out_of_order() == 0
+
+
+async def test_nothing_is_lost_or_done_twice_when_the_slot_moves(
+    request: pytest.FixtureRequest, database_url: str
+) -> None:
+    """A cluster is given another shape: half of the belt answers ASK for a while, then all of it MOVED."""
+    cluster: Topology = request.getfixturevalue("cluster")
+    cluster.mend()
+    cluster.empty()
+    async with open_road(database_url, cluster.url) as road:
+        await road.publish(40)
+
+        with moving_slot(cluster):
+            await road.publish(40)
+            await asyncio.sleep(0.5)  # that long the slot is neither here nor there
+        await road.publish(40)
+        await road.all_seen()
+
         assert await road.numbers("subscriber") == list(range(120))
         assert await road.numbers("projection") == list(range(120))
         assert await road.numbers("job") == list(range(0, 120, 5))
