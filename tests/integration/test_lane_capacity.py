@@ -20,7 +20,6 @@ from headrace.relay.process import stand_by
 from headrace.relay.releasing import keep_jobs, mend_belt, release_jobs
 from headrace.relay.trim import Trimmer
 from headrace.streams.append import RedisWriter
-from headrace.streams.names import lane_key
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.testing import working as guest
@@ -28,7 +27,7 @@ from tests import trial
 from tests.conftest import MIGRATIONS
 from tests.integration.test_belt_survival import NAME, notes, opened
 from tests.job_processes import Store, own_redis
-from tests.lanes import Thing, consuming, eventually, heads, positions, publish, registered, relaying, settled
+from tests.lanes import Thing, consuming, ends, eventually, heads, positions, publish, registered, relaying, settled
 from tests.road import open_road, working
 
 CAPACITY = 100
@@ -117,15 +116,31 @@ async def test_events_and_jobs_go_on_by_themselves_when_redis_was_full(
     assert not refused
 
 
+async def test_events_are_read_from_the_record_when_redis_is_full_and_empty(
+    small: tuple[Store, Redis], database_url: str
+) -> None:
+    """Not even a group can be made then; whoever comes and whoever is there goes on without."""
+    store, client = small
+    async with opened(database_url, store.url) as road, relaying(road.settings), consuming(road.settings, notes):
+        await road.publish()
+        await road.settled()
+        await client.config_set("maxmemory", 1)
+        await client.flushall()
+        await road.publish(rounds=2)
+        await road.settled()
+
+        await client.config_set("maxmemory", 0)
+        await eventually(lambda: _whole(client, road.driver))
+        await road.publish()
+        await road.settled()
+
+        await road.expect_each_once()
+
+
 async def _whole(client: Redis, driver: asyncpg.Connection[asyncpg.Record]) -> bool:
     """Tell whether every stream ends where its lane does."""
-    return all(
-        [
-            (await client.xinfo_stream(lane_key(lane)))["last-generated-id"] == b"%d-0" % head
-            for lane, head in (await heads(driver)).items()
-            if head
-        ]
-    )
+    expected = {lane: head for lane, head in (await heads(driver)).items() if head}
+    return await ends(RedisWriter(client), list(expected)) == expected
 
 
 async def _work_on(lanes: Lanes) -> None:

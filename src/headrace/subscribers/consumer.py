@@ -41,6 +41,8 @@ _LOOK_SECONDS = 0.5
 _REST_SECONDS = 0.5
 _MOMENT_SECONDS = 0.001
 _PACE = Pace(0.0, first_backoff_seconds=0.05, last_backoff_seconds=0.5)
+_UNABLE = (*AWAY, GroupLostError)
+"""What rewinding a group raises where Redis is away, or takes no writes."""
 
 
 class Consumer:
@@ -96,7 +98,7 @@ class Consumer:
         try:
             read = await self._group.read(list(wanted), count=self._portion.count, wait_seconds=_wait(wanted.values()))
         except GroupLostError as error:
-            await self._rewind(list(wanted.values()), error)
+            await self._mend(reactor, list(wanted.values()), error)
             return 0
         except AWAY:
             await self._look(reactor, list(wanted.values()))
@@ -133,11 +135,19 @@ class Consumer:
         """Begin at the checkpoint: what an earlier owner had read and not settled comes again."""
         async with borrowed(self._record.engine) as connection:
             standing = await load(connection, self.subscription.name, lane.number)
-        with suppress(*AWAY):  # failure table: Redis is away; the group is lost or rewound when it is back
+        with suppress(*_UNABLE):  # failure table: Redis is away or full; the next read says that the group is lost
             await self._group.rewind(lane.number, standing.position)
         lane.begin(standing.position, suspect_until=min(standing.reached, standing.head))
         await reactor.begin(lane)
         lane.prepared = True
+
+    async def _mend(self, reactor: Reactor, lanes: Collection[Lane], error: GroupLostError) -> None:
+        """Make the groups anew; where Redis is not able to, read from the record meanwhile."""
+        try:
+            await self._rewind(lanes, error)
+        except _UNABLE:
+            await self._look(reactor, lanes)
+            raise
 
     async def _rewind(self, lanes: Collection[Lane], error: GroupLostError) -> None:
         """Make groups that are gone, or were read by somebody else, go on where this process is on each lane."""
@@ -193,7 +203,7 @@ class Consumer:
             await reactor.offer(lane, entries, since_ns=time.time_ns())
         else:
             await self._rest()  # a stranger wrote past the head: the relay mends the stream
-        with suppress(*AWAY):  # failure table: Redis is away; the record is read as long as it is
+        with suppress(*_UNABLE):  # failure table: Redis is away or full; the record is read as long as it is
             await self._group.rewind(lane.number, lane.progress.taken)
 
     async def _note_missing(self, lane: Lane, entries: int) -> None:
