@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "queues": ("headrace.commands.queues:queues", "List queues; pause, resume and limit them"),
     "events": ("headrace.commands.events:events", "Publish, show and follow events"),
     "subscriptions": ("headrace.commands.subscriptions:subscriptions", "List, show, pause and resume subscriptions"),
+    "webhooks": ("headrace.commands.webhooks:webhooks", "Make, try and follow webhooks"),
     "check": ("headrace.commands.check:check", "Is everything under way still valid for this code?"),
     "settings": ("headrace.commands.settings:settings", "List the environment variables"),
     "keys": ("headrace.commands.keys:keys", "Make, list and revoke API keys"),

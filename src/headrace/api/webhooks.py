@@ -20,10 +20,9 @@ from headrace.api.idempotency import Answer, Work, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_of
 from headrace.api.webhook_deliveries import delivery_routes
 from headrace.cursors import id_of
-from headrace.database.record import Record
 from headrace.transaction import Transaction, transaction
 from headrace.webhooks import book
-from headrace.webhooks.holding import give_up, take_up
+from headrace.webhooks.holding import follow_switch, give_up
 from headrace.webhooks.model import NewWebhook, Webhook, WebhookChanges, WebhookMade, WebhookTested
 from headrace.webhooks.queries import list_webhooks, webhook_by_id
 from headrace.webhooks.signing import new_secret
@@ -124,17 +123,9 @@ async def _change(request: Request[Any, Any, Any], webhook_id: UUID, data: Webho
 
     answer = await once(request, work)
     for enabled in switched:
-        await _follow(door_of(request).record, webhook_id, enabled=enabled, by=request.user.name)
+        begin = partial(transaction, door_of(request).record)
+        await follow_switch(begin, webhook_id, enabled=enabled, by=request.user.name)
     return answer
-
-
-async def _follow(record: Record, webhook_id: UUID, *, enabled: bool, by: str) -> None:
-    """Let the deliveries follow the switch, portion by portion, after it is on record."""
-    begin = partial(transaction, record)
-    if enabled:
-        await take_up(begin, webhook_id)
-    else:
-        await give_up(begin, webhook_id, f"the webhook is disabled: disabled by {by}")
 
 
 async def _with_secret(tx: Transaction, webhook_id: UUID, sealed: str) -> WebhookMade:

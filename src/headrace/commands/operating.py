@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -38,12 +39,16 @@ _MISSING: Final = frozenset({"42P01", "42703"})
 
 
 def operator_settings() -> Settings:
-    """Return the settings of this process, with the record of the stack in this directory where none is named."""
+    """Return the settings of this process; where they name no record, that of the stack here, and its secret keys."""
     settings = read_settings()
     if os.environ.get(f"{PREFIX}DATABASE_URL"):
         return settings
     stack = stackfile.read(STACK_DIRECTORY)
-    return settings if stack is None else msgspec.structs.replace(settings, database_url=stack.postgres_url)
+    if stack is None:
+        return settings
+    keys = STACK_DIRECTORY / stackfile.SECRET_KEYS
+    secret_keys = settings.secret_keys or (keys.read_text() if keys.is_file() else None)
+    return msgspec.structs.replace(settings, database_url=stack.postgres_url, secret_keys=secret_keys)
 
 
 def operator_name() -> str:
@@ -67,12 +72,17 @@ def operate(work: Callable[[Record], Awaitable[T]]) -> T:
     return run(_operated(settings, work))
 
 
-async def _operated(settings: Settings, work: Callable[[Record], Awaitable[T]]) -> T:
+@contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Say in one line what is wrong with the record, should it be that.
+
+    Raises:
+        UnavailableError: PostgreSQL does not answer.
+        SchemaMismatchError: its schema is not that of this code.
+
+    """
     try:
-        async with open_record(settings, pool_size=_CONNECTIONS, session_name="headrace operator") as record:
-            done = await work(record)
-            await record.wakeup.carried(_BELL_SECONDS)
-            return done
+        yield
     except (*DRIVER_ERRORS, DBAPIError) as error:
         if is_away(error) or isinstance(error, OSError):
             where = urlsplit(settings.database_url)
@@ -84,3 +94,11 @@ async def _operated(settings: Settings, work: Callable[[Record], Awaitable[T]]) 
             message = "the schema of the database is not that of this code: run `headrace migrate`"
             raise SchemaMismatchError(message) from error
         raise
+
+
+async def _operated(settings: Settings, work: Callable[[Record], Awaitable[T]]) -> T:
+    with explained(settings):
+        async with open_record(settings, pool_size=_CONNECTIONS, session_name="headrace operator") as record:
+            done = await work(record)
+            await record.wakeup.carried(_BELL_SECONDS)
+            return done

@@ -23,7 +23,7 @@ from headrace.stack.files import replace_file
 from headrace.stack.ownership import VARIABLE
 from headrace.stack.ports import LOOPBACK, is_free, keep_ports
 from headrace.stack.program import Program
-from headrace.stack.stackfile import Whereabouts
+from headrace.stack.stackfile import SECRET_KEYS, Whereabouts
 from headrace.webhooks.secrets import new_key
 from headrace.webhooks.signing import new_secret
 
@@ -72,7 +72,7 @@ def make_plan(settings: Settings, environment: Mapping[str, str], *, port: int, 
     servers, stores = _stores(environment, ports, directory)
     api_key = settings.api_key or _kept(directory / "api.key", lambda: f"hr_{secrets.token_urlsafe(32)}")
     secret = settings.warehouse_secret or _kept(directory / "warehouse.secret", new_secret)
-    secret_keys = settings.secret_keys or _kept(directory / "secret.keys", new_key)
+    secret_keys = settings.secret_keys or _kept(directory / SECRET_KEYS, new_key)
     whereabouts = _whereabouts(environment, ports, stores)
     chosen = {
         **stores,

@@ -16,6 +16,8 @@ import msgspec
 from headrace.stack.files import replace_file
 
 NAME = "stack.json"
+SECRET_KEYS = "secret.keys"  # noqa: S105 - the name of a file
+"""The file beside it with the keys that encrypt the secrets on this stack's record."""
 
 
 class Whereabouts(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """What a webhook is sent: an event as CloudEvents 1.0 has it, in JSON, the same bytes at every attempt.
 
-Owns the body and its content type. Data go out as they stand on record, in the version they were published in, so that
-a message keeps its bytes whatever code sends it again. The trace context stays here: neither the event's own nor one
-that a producer gave as an extension is told to other people's servers.
+Owns the body and its content type. Data go out as they stand on record, in the version they were published in, which
+the extension `dataversion` names, so that a message keeps its bytes whatever code sends it again. The trace context
+stays here: neither the event's own nor one that a producer gave as an extension is told to other people's servers.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None
     time: datetime
     data: str
+    version: int = 1
     attributes: str = "{}"
 
 
@@ -36,6 +37,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     time: datetime
     datacontenttype: str = "application/json"
+    dataversion: int
     data: msgspec.Raw
 
 
@@ -46,6 +48,7 @@ def body_of(event: Fact) -> bytes:
         source=event.source,
         type=event.type,
         time=event.time,
+        dataversion=event.version,
         data=msgspec.Raw(event.data.encode()),
     )
     subject = {} if event.subject is None else {"subject": event.subject}

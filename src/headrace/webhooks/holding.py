@@ -96,3 +96,11 @@ async def give_up(begin: Begin, webhook_id: UUID, reason: str, *, held: Held | N
         while ended == PORTION:
             async with begin() as tx:
                 ended = (await tx.connection.execute(statement, row)).rowcount
+
+
+async def follow_switch(begin: Begin, webhook_id: UUID, *, enabled: bool, by: str) -> None:
+    """Let the deliveries of a webhook follow its switch, portion by portion, after the switch is on record."""
+    if enabled:
+        await take_up(begin, webhook_id)
+    else:
+        await give_up(begin, webhook_id, f"the webhook is disabled: disabled by {by}")

@@ -22,7 +22,7 @@ _TABLES: Final = {"webhook_attempts": "delivery_id", "webhook_deliveries": "id"}
 
 async def prune_webhooks(record: Record, before: datetime) -> None:
     """Delete what is left of deliveries that were made before this time and whose jobs are gone."""
-    bound = {"bound": first_id_at(before)}
+    bound: dict[str, object] = {"bound": first_id_at(before)}
     for table, column in _TABLES.items():
         gone = f"r.{column} < :bound AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = r.{column})"
         if deleted := await delete_in_batches(record.engine, table, gone, bound):

@@ -25,7 +25,7 @@ _READ: Final = text("""
            coalesce(w.waker_until > clock_timestamp(), false) AS has_waker,
            EXISTS (SELECT FROM webhook_deliveries h
                    WHERE h.webhook_id = w.id AND h.held IN ('circuit', 'paused', 'secret')) AS holding,
-           d.replay_id, e.source_id, e.source, e.type, e.subject, e.time, e.data::text AS data,
+           d.replay_id, e.source_id, e.source, e.type, e.version, e.subject, e.time, e.data::text AS data,
            e.attributes::text AS attributes
     FROM (SELECT CAST(:job_id AS uuid) AS job_id, CAST(:webhook_id AS uuid) AS webhook_id,
                  CAST(:event_id AS uuid) AS event_id) AS given
@@ -106,5 +106,6 @@ def _event(row: Row[Any]) -> Fact:
         subject=row.subject,
         time=row.time,
         data=row.data,
+        version=row.version,
         attributes=row.attributes,
     )
