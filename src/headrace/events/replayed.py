@@ -17,18 +17,21 @@ from headrace.database.states import JobState
 from headrace.events.queries import DeliveryState, Event
 
 _REPLAYS: Final = text("""
-    SELECT r.subscription, r.job_id AS replay, d.job_id, j.state, j.attempt, j.trace_id, failed.message AS error
+    SELECT r.subscription, r.job_id AS replay, coalesce(d.job_id, w.id) AS job_id, j.state, j.attempt, j.trace_id,
+           failed.message AS error
     FROM replays AS r
     JOIN replay_lanes AS l ON l.job_id = r.job_id AND l.lane = :lane AND :position > l.begins_after
         AND :position <= l.upto
     CROSS JOIN LATERAL (SELECT r.subscription || '@' || r.job_id AS name OFFSET 0) AS scope
     LEFT JOIN inbox AS i ON i.subscription = scope.name AND i.event_id = :id
     LEFT JOIN deliveries AS d ON d.subscription = scope.name AND d.event_id = :id
-    LEFT JOIN jobs AS j ON j.id = d.job_id
+    LEFT JOIN LATERAL (SELECT id FROM webhook_deliveries WHERE event_id = :id AND replay_id = r.job_id
+                       ORDER BY id DESC LIMIT 1) AS w ON true
+    LEFT JOIN jobs AS j ON j.id = coalesce(d.job_id, w.id)
     LEFT JOIN LATERAL (
         SELECT type || ': ' || message AS message FROM job_attempts
-        WHERE job_id = d.job_id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
-    WHERE r.shadow IS NULL AND (i.event_id IS NOT NULL OR d.job_id IS NOT NULL)
+        WHERE job_id = j.id ORDER BY fence DESC, attempt DESC LIMIT 1) AS failed ON true
+    WHERE r.shadow IS NULL AND (i.event_id IS NOT NULL OR d.job_id IS NOT NULL OR w.id IS NOT NULL)
     ORDER BY r.job_id
 """)
 
@@ -49,7 +52,7 @@ class ReplayStatus(msgspec.Struct, frozen=True):
     state: DeliveryState
     attempts: int
     job_id: UUID | None
-    """The job that the delivery became, where its first attempt failed."""
+    """The job that the delivery became, where its first attempt failed; a webhook's is one from the beginning."""
     trace_id: str | None
     last_error: str | None
 
@@ -64,7 +67,7 @@ async def replays_of(record: Record, event: Event) -> list[ReplayStatus]:
 
 
 def _status(row: Row[Any]) -> ReplayStatus:
-    if row.job_id is None:
+    if row.job_id is None or row.state is None:
         return ReplayStatus(row.subscription, row.replay, DeliveryState.HANDLED, 1, None, None, None)
     state = _OF_JOB.get(row.state, DeliveryState.RETRYING)
     return ReplayStatus(row.subscription, row.replay, state, row.attempt or 1, row.job_id, row.trace_id, row.error)

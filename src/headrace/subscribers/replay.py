@@ -8,6 +8,7 @@ other. A projection is not replayed but rebuilt. Never begin anything for a dry 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from headrace.subscribers.failures import QUEUE
 from headrace.subscribers.listening import wanted_by
 from headrace.subscribers.replay_place import Begun, begin_place
 from headrace.transaction import Transaction
+from headrace.webhooks.model import webhook_of
+from headrace.webhooks.replaying import wish_of_webhook
 
 REPLAY: Final = "headrace.replay"
 """The task that replays."""
@@ -56,8 +59,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def wish_of(self, subscription: Subscription) -> Wish:
         """Return what is wanted of the record for a subscription: of what it listens to, what was asked for."""
         means = None if subscription.filter is None else wanted_by(subscription).means
-        asked = ("*",) if self.types is None else self.types
-        return Wish(subscription.patterns, asked, self.from_time, self.to_time, means)
+        return dataclasses.replace(self.wish, patterns=subscription.patterns, means=means)
+
+    @property
+    def wish(self) -> Wish:
+        """What is wanted of the record for whoever listens to everything."""
+        return Wish(("*",), ("*",) if self.types is None else self.types, self.from_time, self.to_time)
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -91,18 +98,27 @@ async def start_replay(tx: Transaction, known: Mapping[str, Subscription], asked
     """
     require_sound(asked.selection)
     connection = await tx.driver()
-    subscription = await subscription_of(connection, known, asked.name)
-    if subscription.kind is Kind.PROJECTION:
-        message = f"{asked.name} is a projection: to be given events again would count them twice; rebuild it instead"
-        raise ConflictError(message)
+    wish = await _wish_of(connection, known, asked)
     stretches = await stretches_of(connection, asked.selection)
-    count = await count_of(connection, stretches, asked.selection.wish_of(subscription))
+    count = await count_of(connection, stretches, wish)
     if asked.dry_run:
         return Replayed(count, None)
     job_id = new_id()
     await tx.enqueue_calls([call_of(REPLAY, asked)], ids=[job_id])
     await begin_place(connection, Begun(job_id=job_id, subscription=asked.name, total=count, stretches=stretches))
     return Replayed(count, job_id)
+
+
+async def _wish_of(
+    connection: asyncpg.Connection[asyncpg.Record], known: Mapping[str, Subscription], asked: Asked
+) -> Wish:
+    if (webhook_id := webhook_of(asked.name)) is not None:
+        return await wish_of_webhook(connection, webhook_id, asked.selection.wish)
+    subscription = await subscription_of(connection, known, asked.name)
+    if subscription.kind is Kind.PROJECTION:
+        message = f"{asked.name} is a projection: to be given events again would count them twice; rebuild it instead"
+        raise ConflictError(message)
+    return asked.selection.wish_of(subscription)
 
 
 async def subscription_of(

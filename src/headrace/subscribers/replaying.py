@@ -41,6 +41,8 @@ from headrace.subscribers.replay_place import Place, is_paused, move_place, move
 from headrace.tasks.contract import Task
 from headrace.tasks.policy import Policy
 from headrace.tasks.run import Run
+from headrace.webhooks.model import webhook_of
+from headrace.webhooks.replaying import WebhookReplay
 
 logger = structlog.get_logger(__name__)
 
@@ -85,6 +87,8 @@ def _replaying(subscriptions: Mapping[str, Subscription]) -> Work:
             types=types,
             rate_per_second=rate_per_second,
         )
+        if (webhook_id := webhook_of(subscription)) is not None:
+            return await WebhookReplay(run, webhook_id, selection.wish, Metre(rate_per_second)).run()
         found = subscriptions.get(subscription)
         if found is None:
             message = f"no application of this worker has the subscription {subscription}"
