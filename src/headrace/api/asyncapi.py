@@ -15,6 +15,7 @@ import msgspec
 from headrace.api.cloudevents import SINGLE, VERSION
 from headrace.application import Registry
 from headrace.events.registry import EventType
+from headrace.events.shapes import version_schema
 from headrace.subscribers.contract import Subscription
 
 ASYNCAPI: Final = "3.0.0"
@@ -66,7 +67,6 @@ def _headers(event: EventType) -> dict[str, Any]:
     """Describe the CloudEvents attributes, which stand beside `data` in the JSON format."""
     text = {"type": "string"}
     subject = f"the value of `{event.subject}`, the ordering key" if event.subject else "the ordering key, if any"
-    versions = {"type": "integer", "minimum": event.oldest, "maximum": event.version, "default": event.version}
     return {
         "type": "object",
         "required": ["specversion", "id", "source", "type"],
@@ -78,7 +78,7 @@ def _headers(event: EventType) -> dict[str, Any]:
             "subject": text | {"description": subject},
             "time": text | {"format": "date-time"},
             "datacontenttype": {"type": "string", "const": "application/json"},
-            VERSION: versions | {"description": "the version of the data; older data stay as they were"},
+            VERSION: version_schema(event),
         },
     }
 

@@ -18,10 +18,11 @@ from litestar.openapi.spec import Components, Schema, SecurityScheme
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
-from headrace.api.cloudevents import BATCH, MOST_EVENTS, SINGLE
+from headrace.api.cloudevents import BATCH, MOST_EVENTS, SINGLE, VERSION
 from headrace.api.problems import MEDIA_TYPE, Problem
 from headrace.events.intake import Attributes
 from headrace.events.registry import EventType
+from headrace.events.shapes import version_schema
 from headrace.jobs.progress import Progress
 
 TAG: Final = "task"
@@ -151,7 +152,7 @@ def _event_schemas(events: Mapping[str, EventType], schemas: dict[str, Any]) -> 
     found: dict[str, str] = {}
     for one, reference in zip(declared, references, strict=True):
         event = schemas["CloudEvent"]
-        own = {"type": {"type": "string", "const": one.type}, "data": reference}
+        own = {"type": {"type": "string", "const": one.type}, VERSION: version_schema(one), "data": reference}
         name = str(reference["$ref"]).removeprefix(_REF).removesuffix("Data") + "Event"
         schemas[name] = event | {
             "title": name,

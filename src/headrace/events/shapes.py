@@ -29,6 +29,13 @@ def schema_of(event: EventType) -> dict[str, Any]:
         return dict(_ANYTHING)
 
 
+def version_schema(event: EventType) -> dict[str, Any]:
+    """Return the JSON Schema of `dataversion`: the versions of a type whose data are taken and read."""
+    said = "the version of the data; data of an older one stay as they were"
+    bounds = {"minimum": event.oldest, "maximum": event.version, "default": event.version}
+    return {"type": "integer", "description": said} | bounds
+
+
 def has_field(schema: Schema, path: str) -> bool:
     """Tell whether data of a schema may have a field at a path; a field within a list is that of its elements."""
     return _has(schema, schema, path)
