@@ -15,6 +15,7 @@ from headrace.database.record import open_record
 from headrace.leases import Leases
 from headrace.loops import Stop
 from headrace.presence import Identity, Presence
+from headrace.relay.abandoned import remove_abandoned
 from headrace.relay.following import following
 from headrace.relay.leader import Ground, Leader, Part
 from headrace.relay.moving import move_events
@@ -26,7 +27,7 @@ from headrace.tasks.contract import Task
 from headrace.telemetry.logs import configure_logging
 from headrace.telemetry.setup import configure
 
-_PARTS: Final[Sequence[Part]] = (move_events, release_jobs, keep_jobs, mend_belt, end_sessions)
+_PARTS: Final[Sequence[Part]] = (move_events, release_jobs, keep_jobs, mend_belt, end_sessions, remove_abandoned)
 
 
 def parts_of(tasks: Mapping[str, Task[Any, Any]]) -> Sequence[Part]:
