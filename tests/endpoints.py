@@ -82,7 +82,7 @@ async def endpoint(answer: Answer | None = None, *, port: int = 0) -> AsyncItera
     opened = Endpoint(0, answer or always())
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while (call := await _read(reader)) is not None:
                 opened.calls.append(call)
                 reply = opened.answer(call)
