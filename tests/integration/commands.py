@@ -32,17 +32,22 @@ class Ended:
 
 async def headrace(road: Road, *arguments: str, stdin: str | None = None, **variables: str) -> Ended:
     """Run a command on the record of a road, with this text on its standard input."""
+    process = await started(road, *arguments, reads=stdin is not None, **variables)
+    out, err = await process.communicate(None if stdin is None else stdin.encode())
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+async def started(road: Road, *arguments: str, reads: bool = False, **variables: str) -> asyncio.subprocess.Process:
+    """Start a command on the record of a road."""
     own = road.settings.as_environment() | variables
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "headrace.cli", *arguments),
         env={
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             **{name: value for name, value in own.items() if value},
         },
-        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE if reads else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await process.communicate(None if stdin is None else stdin.encode())
-    return Ended(process.returncode or 0, out.decode(), err.decode())

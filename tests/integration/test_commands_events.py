@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +15,9 @@ from headrace.subscribers.checkpoints import register
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
 from tests.integration.api_road import ThingHappened
-from tests.integration.commands import Ended, headrace
-from tests.road import Road
+from tests.integration.commands import Ended, headrace, started
+from tests.lanes import relaying
+from tests.road import Road, eventually
 
 APPLICATIONS: Final = "tests.integration.api_road:TRIAL"
 
@@ -59,60 +62,21 @@ async def test_event_is_shown_when_it_was_published_by_its_parts(listened: Road)
     assert "pending" in shown.out
 
 
-@pytest.mark.parametrize("form", ["one", "array", "lines", "pretty"])
-async def test_events_are_published_when_they_are_read(road: Road, tmp_path: Path, form: str) -> None:
-    """One CloudEvent, an array, or one on each line, from standard input or a file."""
-    sent = [happened("a-1"), happened("a-2")]
-    text = {
-        "one": json.dumps(sent[0]),
-        "array": json.dumps(sent),
-        "lines": "\n".join(map(json.dumps, sent)),
-        "pretty": json.dumps(sent[0], indent=2),
-    }[form]
+async def test_events_are_published_when_they_are_read(road: Road, tmp_path: Path) -> None:
+    """From a file or standard input; the same ones twice are the same events, and one wrong event lets none in."""
+    text = "\n".join(json.dumps(happened(identity)) for identity in ("a-1", "a-2"))
     file = tmp_path / "events"
     file.write_text(text)
 
     read = await events(road, "publish", "--json", stdin=text)
     again = await events(road, "publish", str(file), "--json")
+    wrong = await events(road, "publish", "-", stdin=json.dumps([happened("b"), happened("c", data={})]))
 
     assert read.code == 0, read.err
-    assert len(read.json["ids"]) == (2 if form in {"array", "lines"} else 1)
+    assert len(read.json["ids"]) == 2
     assert again.json == read.json
-
-
-@pytest.mark.parametrize(
-    ("sent", "said"),
-    [
-        ([happened("1"), happened("2", type="trial.thing.lost")], "1.type: no application declares the event type"),
-        ([happened("1", data={"thing": 7})], "data.thing: expected `str`, got `int`"),
-        ([], "there is no event in it"),
-    ],
-)
-async def test_nothing_is_published_when_an_event_is_wrong(road: Road, sent: list[dict[str, Any]], said: str) -> None:
-    """What is wrong is named with its place; the exit code is 2."""
-    ended = await events(road, "publish", "-", stdin=json.dumps(sent))
-
-    assert (ended.code, ended.out) == (2, "")
-    assert said in ended.err
-    assert await road.driver.fetchval("SELECT count(*) FROM event_log") == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--type", "trial.thing.lost"), "no application declares the event type trial.thing.lost"),
-        (("--type", "trial.thing.happened", "--data", "{"), "not JSON"),
-        (("--subject", "lamp"), "name its --type"),
-        (("-", "--type", "trial.thing.happened"), "not both"),
-        (("-",), "the body is not JSON"),
-    ],
-)
-async def test_event_is_refused_when_it_is_not_well_given(road: Road, arguments: tuple[str, ...], said: str) -> None:
-    """A usage error is exit code 2 and says what is wrong."""
-    ended = await events(road, "publish", *arguments, stdin="nothing")
-
-    assert (ended.code, ended.out) == (2, "")
-    assert said in ended.err
+    assert (wrong.code, wrong.out) == (2, "")
+    assert await road.driver.fetchval("SELECT count(*) FROM event_log") == 2
 
 
 async def test_command_fails_when_there_is_no_such_event(road: Road) -> None:
@@ -143,3 +107,65 @@ async def test_subscription_rests_when_it_is_paused_until_it_is_resumed(listened
     assert "paused " in shown.out
     assert resumed.json["paused"] is False
     assert (unknown.code, unknown.err) == (1, "headrace: there is no subscription nobody\n")
+
+
+async def placed(road: Road, count: int) -> None:
+    """Publish things 1 to `count`, and wait until all have their positions."""
+    sent = [happened(str(number), data={"thing": "lamp", "count": number}) for number in range(1, count + 1)]
+    assert (await events(road, "publish", stdin=json.dumps(sent))).code == 0
+    await eventually(lambda: _is_placed(road, count))
+
+
+async def _is_placed(road: Road, count: int) -> bool:
+    return bool(await road.driver.fetchval("SELECT sum(head) = $1 FROM lanes", count))
+
+
+async def test_events_of_the_past_are_printed_when_a_tail_begins_there(road: Road) -> None:
+    """A line for each, or a document; those that meet the pattern, the subject and the filter."""
+    async with relaying(road.settings):
+        await placed(road, 3)
+    plain = await events(road, "tail", "--since", "10m", "--no-follow")
+    told = await events(
+        road,
+        "tail",
+        "trial.*",
+        "--since",
+        "1h",
+        "--no-follow",
+        "--json",
+        "--filter",
+        '{"count": [{"numeric": [">", 1]}]}',
+    )
+    other = await events(road, "tail", "*.forgotten", "--since", "2020-01-01T00:00:00Z", "--no-follow")
+
+    assert [line.split("  ")[1] for line in plain.out.splitlines()] == ["trial.thing.happened"] * 3
+    assert [json.loads(line)["data"]["count"] for line in told.out.splitlines()] == [2, 3]
+    assert (other.code, other.out) == (0, "")
+
+
+async def tailing(road: Road, *arguments: str) -> asyncio.subprocess.Process:
+    """Start a tail that can reach the record alone."""
+    away = "redis://127.0.0.1:1/0"
+    command = ("events", "tail", "--since", "1m", *arguments)
+    return await started(road, *command, HEADRACE_APPLICATIONS=APPLICATIONS, HEADRACE_REDIS_URL=away)
+
+
+async def test_tail_ends_quietly_when_it_is_interrupted_or_nobody_reads(road: Road) -> None:
+    """Events come without Redis and the API; SIGINT is exit code 0, a closed pipe no traceback."""
+    async with relaying(road.settings):
+        following = await tailing(road, "--json")
+        unread = await tailing(road)
+        assert following.stdout is not None
+        assert unread.stdout is not None
+        await placed(road, 2)
+        first = json.loads(await following.stdout.readline())
+        unread.stdout._transport.close()  # type: ignore[attr-defined]  # as `head` does when it has enough
+        sent = json.dumps([happened(str(number)) for number in range(3, 200)])
+        assert (await events(road, "publish", stdin=sent)).code == 0
+        _, complaint = await unread.communicate()
+    following.send_signal(signal.SIGINT)
+    _, said = await following.communicate()
+
+    assert first["data"] == {"thing": "lamp", "count": 1}
+    assert (following.returncode, said) == (0, b"")
+    assert complaint == b""

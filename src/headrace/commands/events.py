@@ -11,6 +11,7 @@ from headrace.commands.lazy import LazyGroup
 
 _COMMANDS: Final = {
     "show": ("headrace.commands.events_reading:show", "Show an event, and how it stands with each subscription"),
+    "tail": ("headrace.commands.events_following:tail", "Print events as they come"),
     "publish": ("headrace.commands.events_publishing:publish", "Publish events, from a file or by their parts"),
     "replay": ("headrace.commands.subscriptions_replaying:replay", "Give events of the record to a subscription again"),
 }
