@@ -258,6 +258,25 @@ async def test_the_clock_goes_on_when_redis_dies_and_comes_back(
     assert code == 0
 
 
+async def test_the_clock_goes_on_when_the_memory_of_redis_is_full(
+    database_url: str, tmp_path: Path, start: Callable[..., Clock]
+) -> None:
+    """ARQ cannot write its ticks then: the second hand ticks, and the process stays."""
+    async with own_redis(tmp_path / "belt", free_port()) as (redis_url, _):
+        clock = start(database_url, redis_url)
+        async with connected(database_url) as fetch, redis.asyncio.Redis.from_url(redis_url) as client:
+            await until_fired(fetch, 2)
+            await client.config_set("maxmemory", 1)
+            await until_fired(fetch, len(await fetch(RUNS)) + 3)
+            await client.config_set("maxmemory", 0)
+            await until_fired(fetch, len(await fetch(RUNS)) + 1)
+            runs = await fetch(RUNS)
+
+        assert clock.process.poll() is None
+
+    assert_one_row_per_second(runs)
+
+
 async def test_the_clock_ends_in_time_when_redis_is_away(
     database_url: str, tmp_path: Path, start: Callable[..., Clock]
 ) -> None:

@@ -20,6 +20,9 @@ import structlog
 from arq.connections import ArqRedis
 from redis.asyncio.retry import Retry
 from redis.backoff import EqualJitterBackoff, NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from headrace.application import Registry
 from headrace.cron import upkeep
@@ -45,6 +48,8 @@ UPKEEP_SECONDS: Final = 600.0
 """How long pruning and making partitions may take."""
 
 _LOOK: Final = Pace(interval_seconds=0.5)
+_PASSING: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
+"""What passes by itself: Redis is away, full, or became a replica."""
 
 Context = dict[str, Any]
 """What ARQ hands to every function it calls."""
@@ -139,12 +144,12 @@ class Clock:
 
 
 def _outlive_redis(redis: ArqRedis) -> None:
-    """Let ARQ wait for a Redis that is away, where it would end the process, until it is told to end.
+    """Let ARQ wait for a Redis that is away or full, where it would end the process, until it is told to end.
 
     ARQ deletes a key at its end, and would wait for Redis once more. Where that fails ARQ does not call `stop` and ends
     with code 1; the lease of the process then runs out by itself.
     """
-    redis.set_retry(Retry(EqualJitterBackoff(cap=1.0, base=0.05), retries=-1))
+    redis.set_retry(Retry(EqualJitterBackoff(cap=1.0, base=0.05), retries=-1, supported_errors=_PASSING))
     main = asyncio.current_task()
     if main is not None:
         main.add_done_callback(lambda _: redis.set_retry(Retry(NoBackoff(), retries=0)))
