@@ -24,6 +24,8 @@ from headrace.relay.rescue import rescue_once
 from headrace.settings import Settings
 from headrace.subscribers.shadow import sweep_shadows
 from headrace.webhooks.prune import prune_webhooks
+from headrace.webhooks.renewal import renew_secrets
+from headrace.webhooks.secrets import SecretBox
 
 logger = structlog.get_logger(__name__)
 
@@ -82,6 +84,7 @@ async def prune(record: Record, settings: Settings) -> None:
     moves = await delete_in_batches(record.engine, "job_moves", _OLD_MOVE, {"days": settings.retention_days})
     keys = await delete_in_batches(record.engine, "idempotency_keys", _OLD_KEY, {})
     await prune_webhooks(record, before)
+    await renew_secrets(record, SecretBox.of(settings))
     replays = await delete_in_batches(record.engine, "replays", _OLD_REPLAY, {})
     redrives = await delete_in_batches(record.engine, "redrives", _OLD_REPLAY, {})
     processes = await delete_in_batches(record.engine, "processes", _DEAD_PROCESS, {})

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
 from headrace.errors import FieldError, InvalidInputError
-from headrace.webhooks.target import Target, read_target
+from headrace.webhooks.target import OTHER_PROTOCOLS, Target, read_target
 
 Address = IPv4Address | IPv6Address
 
@@ -76,6 +76,9 @@ def check_url(url: str, *, allow_private: bool, field: str = "url") -> Target:
     target = read_target(url, field=field)
     if allow_private:
         return target
+    if target.port in OTHER_PROTOCOLS:
+        message = f"port {target.port} belongs to another protocol than HTTP"
+        raise InvalidInputError(message, (FieldError(field, message),))
     if target.address is not None and not is_public(target.address):
         raise private(field, str(target.address))
     if any(target.host == name or target.host.endswith(f".{name}") for name in _LOCAL_NAMES):

@@ -32,7 +32,7 @@ from headrace.webhooks.connecting import (
     PermittedBackend,
 )
 from headrace.webhooks.names import LookUp, NameUnknownError, open_names
-from headrace.webhooks.target import Target, read_target
+from headrace.webhooks.target import Target
 
 BODY_KEPT: Final = 4096
 """Characters of an answer's body that `Answer` keeps."""
@@ -124,7 +124,7 @@ class Sender:
             NoAnswerError: it did not arrive, or not in time, or it must not go there.
 
         """
-        target = _target(url)
+        target = self._target(url)
         with edges.call("POST", target.origin, resend_count=resend_count) as span:
             try:
                 async with asyncio.timeout(timeout_seconds):
@@ -136,6 +136,12 @@ class Sender:
                 edges.answered_to_us(span, answer.status)
                 return answer
         raise failure
+
+    def _target(self, url: str) -> Target:
+        try:
+            return check_url(url, allow_private=self._allow_private)
+        except InvalidInputError as error:
+            raise NoAnswerError(str(error), Reason.refused_address) from error
 
     async def _exchange(self, target: Target, body: bytes, headers: Mapping[str, str]) -> Answer:
         begun = time.monotonic()
@@ -199,13 +205,6 @@ async def _start_of(response: httpcore.Response) -> bytes:
         if len(start) >= _BODY_READ:
             break
     return start
-
-
-def _target(url: str) -> Target:
-    try:
-        return read_target(url)
-    except InvalidInputError as error:
-        raise NoAnswerError(str(error), Reason.refused_address) from error
 
 
 def _no_answer(target: Target, error: Exception) -> NoAnswerError:

@@ -28,7 +28,7 @@ _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _UNPRINTED: Final = re.compile(r"[\x00-\x20\x7f\\\u0085\u00a0\u2028\u2029]")
 _REST: Final = re.compile(r"[!-~]*")  # ASCII that can be seen
 _NETLOC: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]*)?")
-_OTHER_PROTOCOLS: Final = frozenset(
+OTHER_PROTOCOLS: Final = frozenset(
     {1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109, 110}
     | {
         111,
@@ -58,6 +58,7 @@ _OTHER_PROTOCOLS: Final = frozenset(
     | {540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061}
     | {6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
 )
+"""Ports that no browser sends a request to, because something else listens there."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -129,9 +130,6 @@ def _port(parts: SplitResult) -> int:
         return _PORTS[parts.scheme]
     if port == 0:
         message = "the port must be a number from 1 to 65535"
-        raise ValueError(message)
-    if port in _OTHER_PROTOCOLS:
-        message = f"port {port} belongs to another protocol than HTTP"
         raise ValueError(message)
     return port
 
