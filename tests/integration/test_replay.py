@@ -69,13 +69,23 @@ async def fragile(delivery: Delivery, thing: Thing) -> None:
     await _note(delivery, thing)
 
 
+@subscriber("tests.orderly", Thing, ordered=True, retry=Retry(max_attempts=1))
+async def orderly(delivery: Delivery, thing: Thing) -> None:
+    """Fail in a replay, with one number, until that is mended."""
+    tx = await delivery.begin()
+    mended = (await tx.connection.execute(text("SELECT count(*) FROM notes WHERE key = 'mended'"))).scalar_one()
+    if delivery.replay is not None and thing.number == UNLUCKY and not mended:
+        raise ConnectionError
+    await _note(delivery, thing)
+
+
 @projection("tests.folded", Thing)
 async def folded(tx: Transaction, events: object) -> None:
     """Fold nothing."""
     del tx, events
 
 
-SUBSCRIPTIONS = (notes, choosy, fragile, folded)
+SUBSCRIPTIONS = (notes, choosy, fragile, orderly, folded)
 APPLICATION = Application(
     name="tests", events=(Thing, Forgotten), subscriptions=SUBSCRIPTIONS, migrations="storefront.migrations"
 )
@@ -281,6 +291,23 @@ async def test_failing_deliveries_become_jobs_of_their_own_when_replayed(road: R
     assert (replayed["state"], replayed["attempts"], replayed["replay"]) == ("dead", 3, str(job.id))
     async with road.record.engine.connect() as connection:
         assert (await subscription_named(connection, "tests.fragile")).dead == 1
+
+
+async def test_later_events_of_a_key_wait_behind_a_dead_one_when_the_subscription_is_ordered(road: Road) -> None:
+    """Other keys go on; when the dead delivery is retried and succeeds, those behind it follow in order."""
+    await road.live(*(Thing("ab"[number % 2], number) for number in range(UNLUCKY - 2, UNLUCKY + 6)), to=orderly)
+
+    _, job = await road.replayed("tests.orderly")
+    async with dispatching(road.settings), working(road.resources, seconds=15):
+        during = by_key(await road.noted())
+        await road.driver.execute("INSERT INTO notes (key) VALUES ('mended')")
+        dead = await road.driver.fetchval("SELECT id FROM jobs WHERE state = 'dead'")
+        await road.client.post(f"/v1/jobs/{dead}/retry")
+        await eventually(lambda: _noted_at_least(road, 8))
+
+    assert job.state is JobState.SUCCEEDED
+    assert during == {"a": [12, 14, 16, 18], "b": [11]}
+    assert by_key(await road.noted())["b"] == [11, 13, 15, 17]
 
 
 async def _is_dead(road: Road) -> bool:

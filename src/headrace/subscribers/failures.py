@@ -67,11 +67,14 @@ class Failure(msgspec.Struct, frozen=True):
 
 async def become_job(
     record: Record, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None = None
-) -> None:
-    """Record the failed first attempt of a delivery, live or of a replay, and the job that goes on with it."""
+) -> UUID | None:
+    """Record the failed first attempt of a delivery, live or of a replay, and the job that goes on with it.
+
+    Return the job; None where the delivery has one already.
+    """
     with _continuing(failure):
         async with transaction(record) as tx:
-            await _record(tx, subscription, event, failure, replay=replay)
+            return await _record(tx, subscription, event, failure, replay=replay)
 
 
 async def become_job_in_front(
@@ -96,25 +99,27 @@ def _continuing(failure: Failure) -> Scope:
 
 async def _record(
     tx: Transaction, subscription: Subscription, event: RecordedEvent, failure: Failure, *, replay: UUID | None
-) -> None:
+) -> UUID | None:
     retry = subscription.policy.retry
     again = not failure.is_final and retry.max_attempts > 1 and retry.allows(failure.error)
     job_id = new_id()
     row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
     if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
-        return
+        return None
     delay = failure.again_seconds or (retry.delay_seconds(1) if again else None)
-    call = _call(subscription, event, delay_seconds=delay, replay=replay)
+    call = delivery_call(subscription, event, delay_seconds=delay, replay=replay)
     if failure.again_seconds is not None:  # it was not tried: no attempt is taken from the policy's
         call = msgspec.structs.replace(call, max_attempts=call.max_attempts + 1)
     # first the attempt: a job that is born dead tells of it
     await tx.connection.execute(_FIRST_ATTEMPT, {"job_id": job_id, "release": tx.release} | _described(failure))
     await tx.enqueue_calls([call], ids=[job_id])
+    return job_id
 
 
-def _call(
+def delivery_call(
     subscription: Subscription, event: RecordedEvent, *, delay_seconds: float | None, replay: UUID | None
 ) -> Call:
+    """Return the call of a delivery's job, whose first attempt has failed; without a delay it is born dead."""
     within = {} if replay is None else {"replay": replay}
     args = msgspec.json.encode({"subscription": subscription.name, "event_id": event.id} | within)
     losses = subscription.policy.retry.max_losses

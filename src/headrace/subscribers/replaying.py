@@ -29,6 +29,7 @@ from headrace.events.model import RecordedEvent
 from headrace.jobs.retry import Retry, Snooze
 from headrace.loops import Pace, Stop
 from headrace.subscribers.again import events_of
+from headrace.subscribers.behind import Behind
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.deadlines import Worker
 from headrace.subscribers.delivery import scope_of
@@ -111,6 +112,7 @@ class Replaying:
         self._handling = Handling(
             subscription, self._record, providers=run.ground.providers, gate=run.ground.seats, replay=run.job_id
         )
+        self._behind = Behind(self._record, subscription, run.job_id) if subscription.policy.ordered else None
         self._looked_at: set[tuple[int, int]] = set()
         self._entering: list[UUID] = []
         """What was handled without a session: the inbox is still to be told."""
@@ -120,6 +122,8 @@ class Replaying:
         async with borrowed(self._record.engine) as connection:
             place = await take_place(connection, self._run.job_id, self._run.fence)
         self._run.report(place.done, place.total)
+        if self._behind is not None:
+            await self._behind.load()
         deadlines = asyncio.create_task(self._handling.deadlines.run())
         try:
             while stretches := place.next_stretches():
@@ -176,6 +180,8 @@ class Replaying:
 
     async def _handle(self, event: RecordedEvent, me: Worker) -> None:
         """Handle one event until it is handled, or has its job."""
+        if self._behind is not None and await self._behind.take(event):
+            return
         failures = 0
         while True:
             match await self._handling.attempt(event, me):
@@ -195,9 +201,11 @@ class Replaying:
         if is_record_away(failure.error):
             return False
         try:
-            await become_job(self._record, self._subscription, event, failure, replay=self._run.job_id)
+            job_id = await become_job(self._record, self._subscription, event, failure, replay=self._run.job_id)
         except _UNRECORDED as error:
             logger.warning("delivery_waits", subscription=self._scope, event_id=str(event.id), error=repr(error))
             return False
+        if self._behind is not None and job_id is not None:
+            self._behind.failed(event, job_id)
         logger.warning("delivery_failed", subscription=self._scope, event_id=str(event.id), error=repr(failure.error))
         return True
