@@ -45,9 +45,9 @@ _ADVANCE = """
 """
 
 _REACH = """
-    UPDATE checkpoints SET reached = $3
+    UPDATE checkpoints SET reached = greatest(checkpoints.reached, $3)
     FROM leases WHERE leases.name = $4 AND leases.epoch = $5 AND leases.holder = $6
-        AND checkpoints.subscription = $1 AND checkpoints.lane = $2 AND checkpoints.reached < $3
+        AND checkpoints.subscription = $1 AND checkpoints.lane = $2
     RETURNING reached
 """
 
