@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 from uuid import UUID
 
 import msgspec
+import structlog
 from sqlalchemy import text
 
 from headrace.clock import new_id
@@ -20,6 +21,8 @@ from headrace.events.filters import Filter
 from headrace.events.patterns import checked
 from headrace.transaction import Transaction
 from headrace.webhooks.model import AT_ONCE, FAN_OUT, QUEUE, NewWebhook, WebhookChanges, subscription_of
+
+logger = structlog.get_logger(__name__)
 
 ROTATION_HOURS: Final = 24
 
@@ -129,7 +132,10 @@ async def change(tx: Transaction, webhook_id: UUID, changes: WebhookChanges, *, 
 async def disable(tx: Transaction, webhook_id: UUID, reason: str) -> bool:
     """Disable a webhook and say why; tell whether it was enabled."""
     row = {"id": webhook_id, "reason": reason}
-    return (await tx.connection.execute(_DISABLE, row)).one_or_none() is not None
+    if (await tx.connection.execute(_DISABLE, row)).one_or_none() is None:
+        return False
+    logger.warning("webhook_disabled", webhook_id=str(webhook_id), reason=reason)
+    return True
 
 
 async def rotate(tx: Transaction, webhook_id: UUID, *, sealed: str) -> None:
