@@ -26,7 +26,8 @@ from tests.chaos import listeners
 from tests.chaos.blows import EVENT_BLOWS, Kind, plan
 from tests.chaos.misfortune import Misfortune
 from tests.event_history import Heard, Verdict, check_events
-from tests.job_processes import World, own_postgres, own_redis, processes, settings_of
+from tests.job_processes import World, processes, settings_of
+from tests.own_stores import own_postgres, own_redis
 
 RELAYS: Final = 2
 CONSUMERS: Final = 2

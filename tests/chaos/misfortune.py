@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 
 from headrace.streams.names import lane_key
 from tests.chaos.blows import LONG_PAUSE_SECONDS, Blow, Kind
-from tests.job_processes import Store, World
+from tests.job_processes import World
+from tests.own_stores import Store
 
 _CUT: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -29,7 +29,8 @@ from tests.chaos.mix import Draw, mix
 from tests.chaos.producers import Producers
 from tests.chaos.reading import most_of_one_key, read_history, started_too_early
 from tests.history import Verdict, check
-from tests.job_processes import World, own_postgres, own_redis, processes, settings_of
+from tests.job_processes import World, processes, settings_of
+from tests.own_stores import own_postgres, own_redis
 
 RELAYS: Final = 2
 WORKERS: Final = 3

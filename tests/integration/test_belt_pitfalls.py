@@ -19,8 +19,8 @@ from headrace.streams.transport import WAIT_SECONDS, Batch
 from headrace.subscribers.contract import subscriber
 from headrace.subscribers.delivery import Delivery
 from tests.integration.test_belt_survival import NAME, Road, notes, opened
-from tests.job_processes import own_redis
 from tests.lanes import Thing, consuming, ends, entries, eventually, publish, relaying, settled
+from tests.own_stores import own_redis
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from headrace.testing import working as guest
 from tests import trial
 from tests.conftest import MIGRATIONS
 from tests.integration.test_belt_survival import NAME, notes, opened
-from tests.job_processes import Store, own_redis
 from tests.lanes import Thing, consuming, ends, eventually, heads, positions, publish, registered, relaying, settled
+from tests.own_stores import Store, own_redis
 from tests.road import open_road, working
 
 CAPACITY = 100

@@ -20,7 +20,7 @@ from headrace.diagnostics import echo, sleep
 from headrace.jobs.belt import stream_of
 from headrace.resources import build_broker
 from tests import trial
-from tests.job_processes import own_redis
+from tests.own_stores import own_redis
 from tests.road import Road, eventually, open_road, relaying, running, working
 
 

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from headrace.diagnostics import sleep
 from tests import trial
-from tests.job_processes import World, open_world, own_postgres, own_redis, processes, settings_of
+from tests.job_processes import World, open_world, processes, settings_of
+from tests.own_stores import own_postgres, own_redis
 
 pytestmark = pytest.mark.processes
 

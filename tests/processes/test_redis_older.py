@@ -16,8 +16,8 @@ from headrace.database.mends import Mend
 from headrace.stack.ports import free_port
 from headrace.streams.connection import command
 from tests.integration.test_belt_survival import notes, opened
-from tests.job_processes import own_redis
 from tests.lanes import consuming, eventually, relaying, settings_of
+from tests.own_stores import own_redis
 
 pytestmark = pytest.mark.processes
 

@@ -16,7 +16,8 @@ from headrace.transaction import transaction
 from tests import trial
 from tests.chaos.blows import Kind, plan
 from tests.chaos.misfortune import Misfortune
-from tests.job_processes import World, open_world, own_postgres, own_redis, settings_of
+from tests.job_processes import World, open_world, settings_of
+from tests.own_stores import own_postgres, own_redis
 
 pytestmark = pytest.mark.processes
 
