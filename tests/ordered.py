@@ -27,6 +27,7 @@ from headrace.subscribers.contract import Subscription, subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.subscribers.process import consume
 from headrace.subscribers.redelivery import redelivering
+from headrace.subscribers.redriving import redrives_to
 from headrace.testing.working import running, working
 from tests.conftest import MIGRATIONS
 from tests.integration.api_road import KEY, open_api
@@ -137,7 +138,8 @@ async def open_world(database_url: str, redis_url: str, *subscriptions: Subscrip
 def whole(*subscriptions: Subscription) -> Registry:
     """Return the registry of an application with these subscriptions and what redelivers to them."""
     declared = registry_of(*subscriptions)
-    return combine([*declared.applications, redelivering(declared.subscriptions)])
+    again = (redelivering(declared.subscriptions), redrives_to(declared.subscriptions))
+    return combine([*declared.applications, *again])
 
 
 @asynccontextmanager
