@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from sqlalchemy import text
 from headrace.application import Registry
 from headrace.database.record import Record
 from headrace.database.states import JobState
+from headrace.events.reading import Published, data_of
 from headrace.events.registry import event_type_of
 from headrace.jobs.call import Call, Enqueueable
 from headrace.jobs.explain import explain_job
@@ -36,7 +37,7 @@ _JOBS: Final = text("""
       AND (CAST(:state AS text) IS NULL OR state = CAST(:state AS job_state))
     ORDER BY id
 """)
-_PUBLISHED: Final = text("SELECT CAST(data AS text) FROM event_log WHERE type = :type ORDER BY id")
+_PUBLISHED: Final = text("SELECT type, version, data::text AS data FROM event_log WHERE type = :type ORDER BY id")
 _UNFINISHED: Final = text("""
     SELECT id, task, state FROM jobs
     WHERE state NOT IN ('succeeded', 'dead', 'cancelled', 'expired') ORDER BY id LIMIT 20
@@ -45,6 +46,12 @@ _WAITING: Final = text("""
     SELECT c.subscription, c.lane, lanes.head - c.position AS events, c.last_error, s.paused
     FROM checkpoints c JOIN lanes ON lanes.lane = c.lane JOIN subscriptions s ON s.name = c.subscription
     WHERE lanes.head > c.position ORDER BY c.subscription, c.lane
+""")
+_HELD: Final = text("""
+    SELECT k.subscription, k.key, j.id AS job_id, j.state, count(*) AS events
+    FROM held_keys k JOIN waiting_events w ON w.subscription = k.subscription AND w.key = k.key
+    LEFT JOIN jobs j ON j.id = k.job_id
+    GROUP BY k.subscription, k.key, j.id, j.state ORDER BY k.subscription, k.key LIMIT 20
 """)
 _UNPLACED: Final = text("SELECT count(*) FROM outbox")
 
@@ -143,15 +150,15 @@ class Observed:
         return [msgspec.structs.asdict(task.decoder.decode(bytes(job.args))) for job in await self.jobs(task)]
 
     async def published(self, event: type[E]) -> list[E]:
-        """Return every event of a type, oldest first.
+        """Return every event of a type, oldest first, read as the present version of it.
 
         Example:
             >>> assert await headrace.published(CustomerJoined) == [CustomerJoined(name="Ada")]
 
         """
         async with self.record.engine.connect() as connection:
-            found = (await connection.execute(_PUBLISHED, {"type": event_type_of(event).type})).scalars()
-            return [msgspec.json.decode(data, type=event) for data in found]
+            found = (await connection.execute(_PUBLISHED, {"type": event_type_of(event).type})).all()
+        return [data_of(event, cast("Published", row)) for row in found]
 
     async def outcome(self, job: UUID | Job) -> JobOutcome:
         """Return how a job stands now."""
@@ -164,11 +171,15 @@ class Observed:
         async with self.record.engine.connect() as connection:
             jobs = (await connection.execute(_UNFINISHED)).all()
             waiting = (await connection.execute(_WAITING)).all()
+            held = (await connection.execute(_HELD)).all()
             unplaced = (await connection.execute(_UNPLACED)).scalar_one()
         left = [Left(f"the job {row.id} of {row.task} is {row.state}", await self._why(row.id)) for row in jobs]
         for row in waiting:
             why = "the subscription is paused" if row.paused else row.last_error or "it has not come to them yet"
             left.append(Left(f"{row.subscription} has {row.events} events of lane {row.lane} before it", why))
+        for row in held:
+            why = f"the job {row.job_id} is {row.state}"
+            left.append(Left(f"{row.events} events of the key {row.key} wait for {row.subscription}", why))
         if unplaced:
             left.append(Left(f"{unplaced} events are published", "the relay has not come to them yet"))
         return left
