@@ -103,6 +103,7 @@ def _facts(one: SubscriptionStatus) -> list[tuple[str, object]]:
         ("lag", f"{one.lag} events, the oldest {seconds(one.oldest_unhandled_age_seconds)} old"),
         ("failed", f"{one.in_flight} in flight, {one.retrying} retrying, {one.dead} dead"),
         ("waits for", one.last_error),
+        ("rebuilt", one.rebuilt_at and f"{moment(one.rebuilt_at)}, generation {one.generation}"),
     ]
 
 

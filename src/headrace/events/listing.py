@@ -53,10 +53,13 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     paused_by: str | None = None
     holds_trimming: int = 0
     """Events that Redis holds for it alone."""
+    generation: int = 1
+    """Of a projection's tables: each rebuild counts it up."""
+    rebuilt_at: datetime | None = None
 
 
 _STATUS = f"""
-    SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by,
+    SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by, s.generation, s.rebuilt_at,
            lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
            coalesce(held.events, 0) AS holds_trimming,
            jobs.in_flight, jobs.retrying,
@@ -125,4 +128,6 @@ def _status(row: Row[Any]) -> SubscriptionStatus:
         paused_at=row.paused_at,
         paused_by=row.paused_by,
         holds_trimming=row.holds_trimming,
+        generation=row.generation,
+        rebuilt_at=row.rebuilt_at,
     )
