@@ -106,7 +106,7 @@ async def _record(
     row = {"subscription": scope_of(subscription.name, replay), "event_id": event.id, "job_id": job_id}
     if (await tx.connection.execute(_CLAIM, row)).rowcount == 0:
         return None
-    delay = failure.again_seconds or (retry.delay_seconds(1) if again else None)
+    delay = failure.again_seconds or (retry.delay_after(failure.error, 1) if again else None)
     call = delivery_call(subscription, event, delay_seconds=delay, replay=replay)
     if failure.again_seconds is not None:  # it was not tried: no attempt is taken from the policy's
         call = msgspec.structs.replace(call, max_attempts=call.max_attempts + 1)
