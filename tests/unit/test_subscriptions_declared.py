@@ -13,7 +13,7 @@ from headrace.errors import ConfigurationError
 from headrace.events.filters import Filter
 from headrace.events.model import RecordedEvent
 from headrace.events.registry import event
-from headrace.subscribers.contract import Subscription, projection, subscriber
+from headrace.subscribers.contract import Kind, Subscription, projection, subscriber
 from headrace.subscribers.delivery import Delivery
 from headrace.transaction import Transaction
 
@@ -158,3 +158,25 @@ def test_subscriber_declares_that_it_is_ordered() -> None:
     """A failing event holds up its key only where that was asked for."""
     assert subscriber("shop.ordered", OrderPaid, ordered=True)(react).policy.ordered
     assert not subscriber("shop.other", OrderPaid)(react).policy.ordered
+
+
+def test_function_is_held_to_the_event_by_mypy() -> None:
+    """Were a wrong function accepted, the ignores below would be unused, and mypy would say so."""
+
+    @subscriber("shop.paid", OrderPaid, where={"order_id": ["x"]}, ordered=True)
+    async def right(delivery: Delivery, paid: OrderPaid) -> None:
+        del delivery, paid
+
+    @subscriber("shop.two", OrderPaid, TaskCompleted)
+    async def either(delivery: Delivery, data: OrderPaid | TaskCompleted) -> None:
+        del delivery, data
+
+    @subscriber("shop.wrong", OrderPaid)  # type: ignore[arg-type] # the function takes another event
+    async def wrong(delivery: Delivery, done: TaskCompleted) -> None:
+        del delivery, done
+
+    @subscriber("shop.narrow", OrderPaid, TaskCompleted)  # type: ignore[arg-type] # the function takes one of two
+    async def narrow(delivery: Delivery, paid: OrderPaid) -> None:
+        del delivery, paid
+
+    assert {one.kind for one in (right, either, wrong, narrow)} == {Kind.SUBSCRIBER}
