@@ -38,6 +38,16 @@ _LAG: Final = text("""
 """)
 
 # A webhook's name is an id: all of them are counted as one.
+_HELD_KEYS: Final = text("""
+    SELECT k.subscription,
+           CASE WHEN j.id IS NULL THEN 'catching_up' WHEN j.state = 'dead' THEN 'dead' ELSE 'retrying' END AS state,
+           count(*)::float8 AS keys
+    FROM held_keys AS k LEFT JOIN jobs AS j ON j.id = k.job_id AND j.state NOT IN ('succeeded', 'cancelled', 'expired')
+    GROUP BY 1, 2
+""")
+
+_WAITING: Final = text("SELECT subscription, count(*)::float8 FROM waiting_events GROUP BY subscription")
+
 _DEAD: Final = text("""
     SELECT CASE WHEN subscription LIKE 'webhook:%' THEN 'webhooks' ELSE subscription END AS listener,
            count(*)::float8 AS dead
@@ -84,10 +94,13 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     replace(metrics.belt_mended_entries, {(reason,): entries for reason, (_, entries) in mends.items()})
     held = await held_by_subscription(connection)
     replace(metrics.holds_trimming, {(name,): float(events) for name, events in held.items()})
+    held = await connection.execute(_HELD_KEYS)
+    replace(metrics.held_keys, {(row.subscription, row.state): row.keys for row in held})
     labelled = (
         (metrics.parked, _PARKED),
         (metrics.concurrency_limit, _LIMITS),
         (metrics.subscription_lag, _LAG),
+        (metrics.waiting_events, _WAITING),
         (metrics.dead_deliveries, _DEAD),
         (metrics.webhooks, _WEBHOOKS),
         (metrics.processes, _PROCESSES),

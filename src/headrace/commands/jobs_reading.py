@@ -72,6 +72,8 @@ def explain(job_id: UUID, *, as_json: bool) -> None:
     echo_table(("REASON", "WHAT IT MEANS"), rows, empty=_nothing_in_the_way(explanation))
     if explanation.forecast is not None:
         click.echo(_forecast(explanation.forecast))
+    if explanation.behind:
+        click.echo(f"{explanation.behind} events of its key wait until it has succeeded, or is cancelled")
 
 
 async def _job_and_history(record: Record, job_id: UUID) -> tuple[Job, list[Move]]:

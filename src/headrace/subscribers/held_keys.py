@@ -55,19 +55,19 @@ _HOLD: Final = text("""
     RETURNING job_id
 """)
 
-_IS_OPEN: Final = """
+IS_OPEN: Final = """
     NOT EXISTS (SELECT FROM jobs AS j WHERE j.id = k.job_id AND j.state NOT IN ('succeeded', 'cancelled', 'expired'))
 """
 
 _LOAD: Final = f"""
-    SELECT k.key, CASE WHEN NOT {_IS_OPEN} THEN k.job_id END FROM held_keys AS k
+    SELECT k.key, CASE WHEN NOT {IS_OPEN} THEN k.job_id END FROM held_keys AS k
     WHERE k.subscription = $1 AND k.slot % (SELECT count(*) FROM lanes) = $2
 """  # noqa: S608 - composed of constants
 
 _OPENED: Final = f"""
     SELECT k.key, k.job_id FROM held_keys AS k
     WHERE k.subscription = $1 AND k.job_id IS NOT NULL
-      AND k.slot % (SELECT count(*) FROM lanes) = ANY($2::bigint[]) AND {_IS_OPEN}
+      AND k.slot % (SELECT count(*) FROM lanes) = ANY($2::bigint[]) AND {IS_OPEN}
 """  # noqa: S608 - composed of constants
 
 # Of the key's own lane no further than what was taken up: what lies beyond may have to wait in front of it.
@@ -88,7 +88,7 @@ _DONE: Final = "DELETE FROM waiting_events WHERE event_id = ANY($2::uuid[]) AND 
 _RELEASE: Final = f"""
     WITH led AS MATERIALIZED ({_LED})
     DELETE FROM held_keys AS k USING led
-    WHERE k.subscription = $1 AND k.key = $5 AND {_IS_OPEN}
+    WHERE k.subscription = $1 AND k.key = $5 AND {IS_OPEN}
       AND NOT EXISTS (SELECT FROM waiting_events AS w WHERE w.subscription = k.subscription AND w.key = k.key)
     RETURNING true
 """  # noqa: S608 - composed of constants

@@ -68,6 +68,12 @@ class Metrics:
         self.belt_mended_entries = self._gauge(
             names.METRIC_BELT_MENDED_ENTRIES, "How many entries were missing then.", ("reason",)
         )
+        self.held_keys = self._gauge(
+            names.METRIC_HELD_KEYS, "Keys whose events wait on record, by why they do.", ("subscription", "state")
+        )
+        self.waiting_events = self._gauge(
+            names.METRIC_WAITING_EVENTS, "Events that wait on record behind their key.", ("subscription",)
+        )
         self.dead_deliveries = self._gauge(
             names.METRIC_DEAD_DELIVERIES, "Deliveries that ended dead.", ("subscription",)
         )

@@ -26,6 +26,7 @@ from headrace.jobs.call import Enqueueable
 from headrace.loops import Stop
 from headrace.relay.process import parts_of, stand_by
 from headrace.settings import Settings
+from headrace.subscribers.held_keys import IS_OPEN
 from headrace.subscribers.process import consume
 from headrace.tasks.claims import Claims
 from headrace.tasks.remembered_claims import RememberedClaims
@@ -41,7 +42,7 @@ _END_SECONDS: Final = 15.0
 
 # A child that waits for its parents is nobody's turn; the ending of its last parent is the relay's. The fan-out of
 # webhooks rests where there is none.
-_LEFT: Final = text("""
+_LEFT: Final = text(f"""
     SELECT EXISTS (SELECT FROM jobs WHERE state IN ('pending', 'queued', 'running'))
         OR EXISTS (SELECT FROM jobs WHERE state IN ('scheduled', 'retrying') AND waits_for = 0
                    AND run_at <= now() + make_interval(secs => :seconds))
@@ -51,7 +52,9 @@ _LEFT: Final = text("""
                    JOIN lanes ON lanes.lane = c.lane JOIN subscriptions s ON s.name = c.subscription
                    WHERE lanes.head > c.position AND NOT s.paused
                      AND (s.name <> 'headrace.webhooks' OR EXISTS (SELECT FROM webhooks WHERE enabled)))
-""")
+        OR EXISTS (SELECT FROM held_keys AS k JOIN subscriptions s ON s.name = k.subscription
+                   WHERE NOT s.paused AND {IS_OPEN})
+""")  # noqa: S608 - composed of constants
 _HURRY: Final = text("""
     UPDATE jobs SET run_at = now() WHERE state IN ('scheduled', 'retrying') AND waits_for = 0 AND run_at > now()
 """)

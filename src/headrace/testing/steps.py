@@ -34,8 +34,9 @@ from headrace.relay.rescue import rescue_once
 from headrace.subscribers.checkpoints import mark_failing, move_within
 from headrace.subscribers.contract import Kind, Subscription
 from headrace.subscribers.deadlines import Worker
-from headrace.subscribers.failures import become_job
+from headrace.subscribers.failures import become_job, become_job_in_front
 from headrace.subscribers.handling import Handled, Handling
+from headrace.subscribers.held_keys import no_longer_waiting
 from headrace.subscribers.inbox import enter
 from headrace.subscribers.listening import wanted_by
 from headrace.subscribers.projecting import apply_batch
@@ -43,6 +44,7 @@ from headrace.tasks.contract import Task
 from headrace.tasks.execution import Execution
 from headrace.tasks.settler import Settler
 from headrace.testing.faults import Crash
+from headrace.testing.held import next_open, waits_behind
 from headrace.testing.release import release
 from headrace.transaction import transaction
 
@@ -113,7 +115,18 @@ class Steps:
                 pass
             while await follow_endings(connection, self._hooks):
                 pass
-        return await self._deliver(now) or await self._work()
+        return await self._deliver_waiting() or await self._deliver(now) or await self._work()
+
+    async def _deliver_waiting(self) -> str | None:
+        """Deliver an event whose key was held and is not blocked any more."""
+        found = await next_open(self._record)
+        if found is None or found[0] not in self._subscriptions:
+            return None
+        name, event = found
+        if await self._handle(self._subscriptions[name], event):
+            async with borrowed(self._record.engine) as connection:
+                await no_longer_waiting(connection, name, [event.id])
+        return name
 
     async def _deliver(self, now: datetime) -> str | None:
         async with borrowed(self._record.engine) as connection:
@@ -135,7 +148,8 @@ class Steps:
             await self._project(subscription, waiting, wanted, now)
             return
         position, event = wanted[0]
-        if event is None or await self._handle(subscription, event):
+        waits = event is not None and await waits_behind(self._record, subscription.name, event)
+        if event is None or waits or await self._handle(subscription, event):
             async with transaction(self._record) as tx:
                 await move_within(tx, subscription.name, waiting.lane, expected=waiting.position, position=position)
 
@@ -149,6 +163,8 @@ class Steps:
         if outcome is Handled.TO_ENTER:
             async with borrowed(self._record.engine) as connection:
                 await enter(connection, subscription.name, [event.id])
+        elif not isinstance(outcome, Handled) and subscription.policy.ordered:
+            await become_job_in_front(self._record, subscription, event, outcome, fence=None)
         elif not isinstance(outcome, Handled):
             await become_job(self._record, subscription, event, outcome)
         return True
