@@ -58,6 +58,7 @@ async def test_key_stays_blocked_when_its_event_is_dead_until_somebody_retries(w
         (held,) = (await client.get(KEYS)).json()["items"]
         states = await _states(client, world)
         explained = (await client.get(f"/v1/jobs/{held['job_id']}/explain")).json()
+        scraped = (await client.get("/metrics")).text.splitlines()
 
         await world.mend()
         answer = await client.post(f"{KEYS}/a/retry")
@@ -68,6 +69,8 @@ async def test_key_stays_blocked_when_its_event_is_dead_until_somebody_retries(w
     assert held["error"] == "ConnectionError: a:0 is broken"
     assert states == ["dead", "pending", "pending", "pending"]
     assert explained["behind"] == 3
+    assert f'headrace_held_keys{{state="dead",subscription="{NAME}"}} 1.0' in scraped
+    assert f'headrace_waiting_events{{subscription="{NAME}"}} 3.0' in scraped
     assert (answer.status_code, answer.json()["key"]) == (202, "a")
 
 
@@ -175,3 +178,17 @@ async def test_listing_has_pages_when_many_keys_are_held(world: World) -> None:
     assert [one["key"] for one in first["items"] + second["items"]] == ["k1", "k2", "k3"]
     assert {one["state"] for one in first["items"]} == {"catching_up"}
     assert refused.status_code == 409
+
+
+async def test_waiting_events_leave_with_their_subscription_when_it_is_forgotten(world: World) -> None:
+    """What waits for a subscription that is taken off the record waits for nobody."""
+    await world.break_("a", 0)
+    async with on_the_road(world, brittle):
+        await world.publish(*things("a", 3))
+        await world.until_waiting(2)
+
+    await world.driver.execute("DELETE FROM subscriptions WHERE name = $1", NAME)
+
+    left = await world.driver.fetchrow("SELECT (SELECT count(*) FROM held_keys), (SELECT count(*) FROM waiting_events)")
+    assert left is not None
+    assert tuple(left) == (0, 0)

@@ -94,8 +94,8 @@ async def _fill(metrics: Metrics, connection: AsyncConnection) -> None:
     replace(metrics.belt_mended_entries, {(reason,): entries for reason, (_, entries) in mends.items()})
     held = await held_by_subscription(connection)
     replace(metrics.holds_trimming, {(name,): float(events) for name, events in held.items()})
-    held = await connection.execute(_HELD_KEYS)
-    replace(metrics.held_keys, {(row.subscription, row.state): row.keys for row in held})
+    keys = (await connection.execute(_HELD_KEYS)).all()
+    replace(metrics.held_keys, {(name, state): count for name, state, count in keys})
     labelled = (
         (metrics.parked, _PARKED),
         (metrics.concurrency_limit, _LIMITS),
