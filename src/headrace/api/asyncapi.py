@@ -17,6 +17,7 @@ from headrace.application import Registry
 from headrace.events.registry import EventType
 from headrace.events.shapes import version_schema
 from headrace.subscribers.contract import Subscription
+from headrace.webhooks.model import FAN_OUT
 
 ASYNCAPI: Final = "3.0.0"
 _SCHEMAS: Final = "#/components/schemas/"
@@ -86,7 +87,7 @@ def _headers(event: EventType) -> dict[str, Any]:
 def _operations(subscriptions: Mapping[str, Subscription]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield one operation for each type that a subscription receives: an operation has one channel."""
     for name, subscription in sorted(subscriptions.items()):
-        for event_type in subscription.types:
+        for event_type in subscription.types if name != FAN_OUT else ():  # that serves the webhooks, which are no code
             yield f"{name}:{event_type}", _operation(subscription, event_type)
 
 
