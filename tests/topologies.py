@@ -25,7 +25,7 @@ from headrace.errors import ConfigurationError
 from headrace.stack.ports import free_port
 from headrace.stack.redis import binary
 
-DEATH_MILLISECONDS = 700
+DEATH_MILLISECONDS = 1000
 """After so long without an answer a server counts as dead."""
 
 _SLOTS = 16384

@@ -9,9 +9,12 @@ run one of these parts without the lease.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
+
+import msgspec
 
 from headrace.application import Registry
 from headrace.cron.fire import fire_due
@@ -90,7 +93,11 @@ class InProcessParts:
 
     async def _move(self, leadership: Leadership) -> None:
         writer = self._transport.writer()
-        await repeat("move_events", lambda: move_with(leadership, writer), _REBEGIN, leadership.stop)
+        capacity = min(leadership.settings.lane_capacity, self._transport.capacity)
+        bounded = dataclasses.replace(
+            leadership, settings=msgspec.structs.replace(leadership.settings, lane_capacity=capacity)
+        )
+        await repeat("move_events", lambda: move_with(bounded, writer), _REBEGIN, leadership.stop)
 
     async def _release(self, leadership: Leadership) -> None:
         self._queues.clear()
