@@ -7,7 +7,7 @@ events that remembers the last id as a browser does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import httpx
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from headrace import diagnostics
 from headrace.api.door import Door, open_door
@@ -80,19 +81,30 @@ class Served:
         await publish(self.door.record, [Thing(key, number) for number in numbers])
 
     @asynccontextmanager
-    async def tail(self, last_event_id: str | None = None, **query: Any) -> AsyncIterator[Reader]:  # noqa: ANN401 - of a query
+    async def tail(self, after: str | None = None, **query: Any) -> AsyncIterator[Reader]:  # noqa: ANN401 - parameters
         """Open a stream that has begun."""
-        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        headers = {} if after is None else {"Last-Event-ID": after}
         async with self.client.stream("GET", "/v1/events/stream", params=query, headers=headers) as answer:
             assert answer.status_code == 200, await answer.aread()
             reader = Reader(answer)
             await reader.block()
             yield reader
 
-    def socket(self, headers: dict[str, str] | None = None, *, subprotocols: Any = None, **query: Any) -> connect:  # noqa: ANN401 - the library's own
+    def socket(
+        self,
+        headers: dict[str, str] | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        subprotocols: Sequence[str] = (),
+    ) -> connect:
         """Open a WebSocket."""
-        url = self.url.replace("http", "ws", 1) + "/v1/live?" + urlencode(query, doseq=True)
-        return connect(url, additional_headers=HEADERS if headers is None else headers, subprotocols=subprotocols)
+        url = self.url.replace("http", "ws", 1) + "/v1/live?" + urlencode(query or {}, doseq=True)
+        return connect(
+            url,
+            additional_headers=HEADERS if headers is None else headers,
+            subprotocols=[Subprotocol(one) for one in subprotocols] or None,
+            max_size=None,
+        )
 
 
 async def message(socket: ClientConnection) -> Any:  # noqa: ANN401 - any JSON
