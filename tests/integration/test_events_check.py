@@ -114,7 +114,7 @@ async def found(record: Record, events: Sequence[type[msgspec.Struct]], *listens
     registry = combine([Application(name="shop", events=events, subscriptions=listens)])
     subscribed = {
         name: Listening(one.patterns, Reading(one.events), one.filter) for name, one in registry.subscriptions.items()
-    }
+    } | {"tests.carrier": Listening(("*",), None)}
     findings = Findings()
     async with borrowed(record.engine) as driver, driver.transaction():
         await check_types(driver, registry.events, subscribed, findings)

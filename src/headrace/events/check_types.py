@@ -38,7 +38,8 @@ async def check_types(
     """Check every type on record, in the caller's transaction; return how many there are."""
     recorded = await schemas_on_record(connection)
     webhooks = [one for one in await listeners(connection) if one.kind == _WEBHOOK]
-    listening = {name: one.patterns for name, one in subscribed.items()} | {one.name: one.patterns for one in webhooks}
+    listening = {name: one.patterns for name, one in subscribed.items() if one.reading is not None}
+    listening |= {one.name: one.patterns for one in webhooks}
     for name, versions in recorded.items():
         if (event := declared.get(name)) is not None:
             who = [one for one, patterns in listening.items() if matches(patterns, name)] or [name]

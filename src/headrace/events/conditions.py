@@ -49,8 +49,14 @@ class Leaf:
         if self.present:
             return True
         if isinstance(value, list):
-            return any(condition(one) for one in _scalars_in(value) for condition in self.conditions)
-        return not isinstance(value, dict) and any(condition(value) for condition in self.conditions)
+            return any(self._any(one) for one in _scalars_in(value))
+        return not isinstance(value, dict) and self._any(value)
+
+    def _any(self, scalar: object) -> bool:
+        for condition in self.conditions:  # noqa: SIM110 - asked for every event: a generator costs as much again
+            if condition(scalar):
+                return True
+        return False
 
 
 def leaf_of(written: Sequence[object], at: str) -> Leaf:

@@ -8,7 +8,7 @@ is `UnknownEventError`: code deployed later may, so whoever meets it waits. Neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -73,6 +73,7 @@ class Reading:
 
     def __init__(self, events: Iterable[EventType]) -> None:
         self._types = {event.type: event for event in events}
+        self._present = {(one.type, one.version): _decoder(one.data_type).decode for one in self._types.values()}
 
     def data_of(self, event: Published) -> Any:  # noqa: ANN401 - one of the types
         """Return the data of an event as the present version of its type.
@@ -82,7 +83,8 @@ class Reading:
             UnknownEventError: this code does not know its type, or not this version of it.
 
         """
-        return _read(self._declared(event), event)
+        decode = self._present.get((event.type, event.version))
+        return _read(self._declared(event), event) if decode is None else _decoded(decode, event.type, event.data)
 
     def meets(self, asked: Filter, event: Published) -> bool:
         """Tell whether a filter means an event, by its present data; what this code cannot read is not left out."""
@@ -141,10 +143,14 @@ def _read(declared: EventType, event: Published) -> Any:  # noqa: ANN401 - of th
     data = event.data
     if event.version != declared.version:
         data = upcast_data(declared, event.version, data)
+    return _decoded(_decoder(declared.data_type).decode, event.type, data)
+
+
+def _decoded(decode: Callable[[str | msgspec.Raw], Any], kind: str, data: str | msgspec.Raw) -> Any:  # noqa: ANN401 - the same
     try:
-        return _decoder(declared.data_type).decode(data)
+        return decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        message = f"the data of {event.type} do not fit: {error}"
+        message = f"the data of {kind} do not fit: {error}"
         raise UnreadableEventError(message) from error
 
 
