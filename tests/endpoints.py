@@ -44,6 +44,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"thank you"
     after_seconds: float = 0.0
+    when: asyncio.Event | None = None
+    """Answered when this happens."""
     breaks_off: bool = False
 
 
@@ -87,6 +89,8 @@ async def endpoint(answer: Answer | None = None, *, port: int = 0) -> AsyncItera
                 opened.calls.append(call)
                 reply = opened.answer(call)
                 await asyncio.sleep(reply.after_seconds)
+                if reply.when is not None:
+                    await reply.when.wait()
                 if reply.breaks_off:
                     break
                 writer.write(_written(reply))
