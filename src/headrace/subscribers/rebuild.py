@@ -32,8 +32,12 @@ REBUILD: Final = "headrace.rebuild"
 _TOTAL: Final = "SELECT total FROM replays WHERE job_id = $1"
 _CHECKPOINTS: Final = "SELECT lane, position FROM checkpoints WHERE subscription = $1"
 _PRUNED: Final = """
-    SELECT lane, first FROM (SELECT lane, min(position) AS first FROM lane_log GROUP BY lane) AS kept
-    WHERE first > 1 + (SELECT min(after) FROM lane_stretches s WHERE s.lane = kept.lane) ORDER BY lane LIMIT 1
+    SELECT whole.lane, coalesce(kept.first, whole.upto + 1) AS first
+    FROM (SELECT s.lane, min(s.after) AS after, max(coalesce(s.upto, l.head)) AS upto
+          FROM lane_stretches s LEFT JOIN lanes l ON l.lane = s.lane GROUP BY s.lane) AS whole
+    CROSS JOIN LATERAL (SELECT min(position) AS first FROM lane_log WHERE lane = whole.lane) AS kept
+    WHERE whole.upto > whole.after AND coalesce(kept.first, whole.upto + 1) > whole.after + 1
+    ORDER BY whole.lane LIMIT 1
 """
 
 

@@ -11,30 +11,26 @@ present generation before the switch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 import structlog
-from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from headrace.database.away import DRIVER_ERRORS
 from headrace.database.driver import borrowed
 from headrace.errors import ConflictError, FencedError, UnavailableError
 from headrace.events.lane import Stretch
-from headrace.events.model import RecordedEvent
 from headrace.jobs.retry import PermanentError, Retry
-from headrace.streams.portion import Portion
-from headrace.subscribers.again import events_of
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.failures import QUEUE
+from headrace.subscribers.growth import LATE, Applied, Growth
 from headrace.subscribers.metre import Metre
-from headrace.subscribers.rebuild import REBUILD, require_own_tables, stretches_to_checkpoints, wish_of
+from headrace.subscribers.rebuild import REBUILD, require_own_tables
 from headrace.subscribers.replay import ATTEMPTS, LOSSES
-from headrace.subscribers.replay_place import Place, add_stretches, move_place, moved_over, take_place
-from headrace.subscribers.shadow import Shadow
+from headrace.subscribers.replay_place import take_place
 from headrace.subscribers.shadow_definition import tables_named
 from headrace.tasks.contract import Task
 from headrace.tasks.policy import Policy
@@ -43,11 +39,9 @@ from headrace.transaction import Transaction, transaction
 
 logger = structlog.get_logger(__name__)
 
-BATCH: Final = 2000
 CLOSE: Final = 1000
 """Positions behind the live checkpoints at which the switch is tried; more, each time that live traffic was as fast."""
 
-_SPAN: Final = 20_000
 _PATIENCE: Final = "SET LOCAL lock_timeout = '1s'"
 _PAUSE_SECONDS: Final = 0.5
 _TRIES: Final = 60
@@ -60,12 +54,7 @@ _SWITCHED: Final = """
     UPDATE subscriptions AS s SET generation = generation + 1, rebuilt_at = now() FROM mine
     WHERE s.name = mine.subscription RETURNING s.generation
 """
-_START_OVER: Final = """
-    WITH mine AS (UPDATE replays SET done = 0 WHERE job_id = $1 AND fence = $2 RETURNING job_id)
-    UPDATE replay_lanes AS l SET position = begins_after FROM mine WHERE l.job_id = mine.job_id RETURNING l.lane
-"""
 _CANCELLED: Final = "SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = $1"
-_LATE: Final = "a later run goes on with this rebuild"
 
 Work = Callable[..., Coroutine[Any, Any, int]]
 
@@ -95,6 +84,10 @@ def _rebuilding(subscriptions: Mapping[str, Subscription]) -> Work:
     return rebuild
 
 
+class _ChangedError(Exception):
+    """The present tables have changed since the shadow was made."""
+
+
 class Rebuilding:
     """One run of a rebuild."""
 
@@ -102,116 +95,68 @@ class Rebuilding:
         self._run = run
         self._record, self._seats = run.ground.record, run.ground.seats
         self._subscription = subscription
-        self._wish = wish_of(subscription)
         self._metre = metre
-        self._portion = Portion(BATCH)
-        self._place: Place
-        self._shadow = Shadow(run.job_id, ())
+        self._growth: Growth
 
     async def run(self) -> int:
         """Rebuild, or go on with it; return how many events the new generation is made of."""
         async with borrowed(self._record.engine) as connection:
-            self._place = await take_place(connection, self._run.job_id, self._run.fence)
-        if self._place.switched_at is None:
+            place = await take_place(connection, self._run.job_id, self._run.fence)
+        self._growth = Growth(self._run, self._subscription, self._metre, place)
+        if place.switched_at is None:
             try:
                 await self._until_switched()
             except asyncio.CancelledError:
                 await self._clear_up()
                 raise
-        return self._place.done
+        return self._growth.place.done
 
     async def _until_switched(self) -> None:
-        await self._prepare()
+        await self._begin()
         for _ in range(_TRIES):
             await self._catch_up()
             try:
                 if await self._switch():
                     return
             except _ChangedError:
-                await self._prepare()
+                await self._begin()
             await asyncio.sleep(_PAUSE_SECONDS)
         message = f"the tables of {self._subscription.name} are always in use: they could not change places"
         raise TimeoutError(message)
 
-    async def _prepare(self) -> None:
-        """Go on with the shadow where it still fits, or make it anew and begin at the beginning.
-
-        Raises:
-            PermanentError: this role may make no schema.
-
-        """
-        async with self._transaction() as tx:
-            connection = await tx.driver()
-            tables = await tables_named(connection, self._subscription.tables)
-            self._shadow = Shadow(self._run.job_id, tables)
-            if await self._shadow.fits(connection):
-                return
-            if not await connection.fetch(_START_OVER, self._run.job_id, self._run.fence):
-                raise FencedError(_LATE)
-            try:
-                await self._shadow.make(connection)
-            except asyncpg.InsufficientPrivilegeError as error:
-                message = f"the next generation needs a schema of its own: {error}"
-                raise PermanentError(message) from error
-            self._place = await take_place(connection, self._run.job_id, self._run.fence)
+    async def _begin(self) -> None:
+        try:
+            async with self._transaction() as tx:
+                await self._growth.begin(tx)
+        except asyncpg.InsufficientPrivilegeError as error:
+            message = f"the next generation needs a schema of its own: {error}"
+            raise PermanentError(message) from error
 
     async def _catch_up(self) -> None:
         """Apply the record until little is left; where live traffic is as fast, more is left to the switch."""
         close = self._metre.portion(CLOSE)
         behind = await self._look()
         while behind > close:
-            for stretch in self._place.next_stretches():
+            for stretch in self._growth.place.next_stretches():
                 await self._apply(stretch)
             before, behind = behind, await self._look()
             close = close if behind < before else close * 2
 
     async def _look(self) -> int:
-        """Find out how far live traffic has come; return how many positions lie between."""
         async with borrowed(self._record.engine) as connection:
-            await self._extend(connection)
-        return sum(one.upto - one.after for one in self._place.left)
-
-    async def _extend(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        found = await stretches_to_checkpoints(connection, self._subscription.name)
-        reached = {(one.generation, one.lane): one.after for one in self._place.left}
-        if unknown := [one for one in found if (one.generation, one.lane) not in reached]:
-            await add_stretches(connection, self._place.job_id, unknown)
-        self._place.left = [replace(one, after=reached.get((one.generation, one.lane), one.after)) for one in found]
+            return await self._growth.extend(connection)
 
     async def _apply(self, stretch: Stretch) -> None:
         """Apply the next batch of a stretch in a transaction of its own."""
         async with borrowed(self._record.engine) as connection:
-            moved, events = await self._read(connection, stretch)
+            moved, events = await self._growth.read(connection, stretch)
         await self._metre.pass_(len(events))
         async with self._transaction() as tx:
-            await self._write(tx, moved, events)
-        self._note(moved, events)
-
-    async def _read(
-        self, connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch
-    ) -> tuple[Stretch, list[RecordedEvent]]:
-        """Return what is left of a stretch after its next batch, and the batch."""
-        part = replace(stretch, upto=min(stretch.after + _SPAN, stretch.upto))
-        limit = self._metre.portion(self._portion.count)
-        reached, events = await events_of(connection, part, self._wish, limit=limit)
-        self._portion.moved(len(events), sum(len(event.data) for event in events))
-        return replace(stretch, after=reached), events
-
-    async def _write(self, tx: Transaction, moved: Stretch, events: Sequence[RecordedEvent]) -> None:
-        """Move the place and let the projection write to the shadow, in one transaction."""
-        connection = await tx.driver()
-        await move_place(connection, self._place, moved, done=len(events))
-        if events:
-            before = await self._shadow.enter(connection)
-            await self._subscription.function(tx, events)
-            await self._shadow.require_nothing_else(await tx.driver(), before)
-
-    def _note(self, moved: Stretch, events: Sequence[RecordedEvent]) -> None:
-        moved_over(self._place, moved, done=len(events))
-        self._run.report(self._place.done, max(self._place.total, self._place.done))
+            await self._growth.write(tx, moved, events)
+        self._growth.note(moved, events)
 
     async def _switch(self) -> bool:
-        """Apply the rest with the live checkpoints held, and put the new generation in place; False where it is busy.
+        """Put the new generation in place; False where the tables are in use.
 
         Raises:
             _ChangedError: the present tables are not what the shadow was made after.
@@ -220,37 +165,32 @@ class Rebuilding:
         """
         try:
             async with self._transaction() as tx:
-                connection = await tx.driver()
-                await connection.execute(_PATIENCE)
-                await connection.fetch(_LOCK, self._subscription.name)
-                tables = await tables_named(connection, self._subscription.tables)
-                if not self._shadow.is_of(tables) or not await self._shadow.fits(connection):
-                    raise _ChangedError
-                await self._extend(connection)
-                written = await self._write_rest(tx)
-                await self._shadow.switch(connection)
-                generation = await connection.fetchval(_SWITCHED, self._run.job_id, self._run.fence)
-                if generation is None:
-                    raise FencedError(_LATE)
+                written = await self._switch_within(tx)
         except (DBAPIError, asyncpg.PostgresError) as error:
             if getattr(getattr(error, "orig", error), "sqlstate", None) not in _BUSY:
                 raise
             logger.info("switch_waits", subscription=self._subscription.name, error=repr(error))
             return False
         for moved, events in written:
-            self._note(moved, events)
-        logger.info("projection_rebuilt", subscription=self._subscription.name, generation=generation)
+            self._growth.note(moved, events)
+        logger.info("projection_rebuilt", subscription=self._subscription.name, events=self._growth.place.done)
         return True
 
-    async def _write_rest(self, tx: Transaction) -> list[tuple[Stretch, list[RecordedEvent]]]:
-        """Apply all that is left, in the transaction of the switch; return what that was."""
-        written = []
-        for stretch in self._place.left:
-            left = stretch
-            while left.after < left.upto:
-                left, events = await self._read(await tx.driver(), left)
-                await self._write(tx, left, events)
-                written.append((left, events))
+    async def _switch_within(self, tx: Transaction) -> list[Applied]:
+        """Apply the rest with the live checkpoints held, and let the tables change places; return what was applied."""
+        connection, growth = await tx.driver(), self._growth
+        await connection.execute(_PATIENCE)
+        if not await connection.fetch(_LOCK, self._subscription.name):
+            message = f"there is no subscription {self._subscription.name} any more"
+            raise PermanentError(message)
+        tables = await tables_named(connection, self._subscription.tables)
+        if not growth.shadow.is_of(tables) or not await growth.shadow.fits(connection):
+            raise _ChangedError
+        await growth.extend(connection)
+        written = await growth.write_rest(tx)
+        await growth.shadow.switch(connection)
+        if await connection.fetchval(_SWITCHED, self._run.job_id, self._run.fence) is None:
+            raise FencedError(LATE)
         return written
 
     @asynccontextmanager
@@ -264,10 +204,6 @@ class Rebuilding:
         try:
             async with asyncio.timeout(_PAUSE_SECONDS), borrowed(self._record.engine) as connection:
                 if await connection.fetchval(_CANCELLED, self._run.job_id):
-                    await self._shadow.drop(connection)
+                    await self._growth.shadow.drop(connection)
         except (TimeoutError, UnavailableError, SQLAlchemyError, *DRIVER_ERRORS) as error:
             logger.info("shadow_left", subscription=self._subscription.name, error=repr(error))  # upkeep finds it
-
-
-class _ChangedError(Exception):
-    """The present tables have changed since the shadow was made."""

@@ -131,6 +131,7 @@ class Replaying:
                     await self._portion(place, stretch)
         finally:
             deadlines.cancel()
+            await asyncio.wait([deadlines])
         return place.done
 
     async def _portion(self, place: Place, stretch: Stretch) -> None:
@@ -138,6 +139,7 @@ class Replaying:
         part = msgspec.structs.replace(stretch, upto=min(stretch.after + _SPAN, stretch.upto))
         async with borrowed(self._record.engine) as connection:
             if await is_paused(connection, self._subscription.name):
+                self._run.report(place.done, place.total, "the subscription is paused")
                 raise Snooze(_PAUSED_SECONDS)
             reached, events = await events_of(connection, part, self._wish, limit=self._metre.portion(PORTION))
             known = await self._known(connection, stretch, events)
@@ -168,9 +170,12 @@ class Replaying:
         for event in events:
             keys.setdefault(event.key, []).append(event)
         waiting = deque(keys.values())
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(waiting))):
-                group.create_task(self._work(waiting))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(AT_ONCE, len(waiting))):
+                    group.create_task(self._work(waiting))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors  # what it is decides whether the job's attempt counts
 
     async def _work(self, waiting: deque[list[RecordedEvent]]) -> None:
         me = cast("Worker", asyncio.current_task())

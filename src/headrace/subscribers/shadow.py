@@ -18,7 +18,7 @@ import asyncpg
 from headrace.database.driver import borrowed
 from headrace.database.record import Record
 from headrace.jobs.retry import PermanentError
-from headrace.subscribers.shadow_definition import Table, definition, names_in_full
+from headrace.subscribers.shadow_definition import Table, definition, names_in_full, require_nothing_hangs_on
 
 PREFIX: Final = "headrace_shadow_"
 _OWN: Final = ("replays", "replay_lanes")
@@ -76,7 +76,7 @@ _WRITTEN: Final = """
            pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_updated(c.oid)
            + pg_stat_get_xact_tuples_deleted(c.oid) AS rows
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema', $1)
+    WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', $1)
 """
 
 
@@ -146,9 +146,16 @@ class Shadow:
             raise PermanentError(message)
 
     async def switch(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """Put its tables in the place of the present ones, which go, in the caller's transaction."""
+        """Put its tables in the place of the present ones, which go, in the caller's transaction.
+
+        Raises:
+            ConflictError: something hangs on one of them by now.
+
+        """
         names = ", ".join(self._named(table.schema, table) for table in self._tables)
         await connection.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+        for table in self._tables:
+            await require_nothing_hangs_on(connection, table.oid, table.name)
         await connection.execute(f'CREATE SCHEMA "{self._grave}"')
         for table in self._tables:
             live = self._named(table.schema, table)

@@ -89,15 +89,25 @@ async def tables_named(connection: asyncpg.Connection[asyncpg.Record], names: Se
         if row["kind"] != _PLAIN:
             message = f"{name} cannot be made anew: it is no plain table"
             raise ConflictError(message)
-        reason = await connection.fetchval(_REFUSED, row["oid"])
-        if reason is not None:
-            message = f"{name} cannot be made anew: {reason}"
-            raise ConflictError(message)
+        await require_nothing_hangs_on(connection, row["oid"], name)
         found.append(Table(row["oid"], row["schema"], row["name"]))
     if len({table.name for table in found}) < len(found):
         message = "two of its tables have the same name"
         raise ConflictError(message)
     return found
+
+
+async def require_nothing_hangs_on(connection: asyncpg.Connection[asyncpg.Record], table: int, name: str) -> None:
+    """Refuse a table on which something hangs that another one of its name would not have.
+
+    Raises:
+        ConflictError: saying what.
+
+    """
+    reason = await connection.fetchval(_REFUSED, table)
+    if reason is not None:
+        message = f"{name} cannot be made anew: {reason}"
+        raise ConflictError(message)
 
 
 @asynccontextmanager
