@@ -22,6 +22,9 @@ from headrace.stack.program import Program
 from tests.conftest import MIGRATIONS
 from tests.servers import environment
 
+START_SECONDS = 60.0
+"""A Redis that reads a long log again takes its time on a busy machine."""
+
 _COPIES = itertools.count(1)
 
 
@@ -41,7 +44,7 @@ class Store:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own binaries, and a moment
                 self._program.argv(), env=dict(self._program.environment), cwd="/", stdout=output, stderr=output
             )
-        assert await readiness.until(lambda: self._answers(self.url), 20), self._log.read_text()
+        assert await readiness.until(lambda: self._answers(self.url), START_SECONDS), self._log.read_text()
 
     def end(self, with_signal: signal.Signals) -> None:
         """Send it a signal and wait until it is gone."""
