@@ -247,7 +247,9 @@ async def test_what_dies_again_is_left_alone_when_the_redrive_goes_on(letters: L
     attempts = await letters_road.driver.fetch("SELECT attempt FROM jobs WHERE task = 'headrace.deliver'")
     async with letters_road.record.engine.connect() as connection:
         (group,) = await dead_groups(connection, ship.name, limit=10)
+    last = (await letters_road.job(group.example.job_id)).errors[-1]
     assert bytes(job.result) == b"3"
+    assert (last.fingerprint, last.release) == (group.fingerprint, "r1")
     assert [row["attempt"] for row in attempts] == [2, 2, 2]
     assert (group.count, group.example.attempts) == (3, 2)
 

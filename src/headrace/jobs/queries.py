@@ -34,6 +34,10 @@ class JobError(msgspec.Struct, frozen=True):
     trace_id: str
     outcome: str
     """`failed`, `timed_out`, `lost` (its worker died), `cancelled` or `rejected` (unreadable arguments or result)."""
+    fingerprint: str | None = None
+    """The same for failures of one fault; None where there was no exception."""
+    release: str | None = None
+    """The version of the code that failed; None where it is not known."""
 
 
 class FormerArgs(msgspec.Struct, frozen=True):
@@ -216,8 +220,8 @@ async def _errors_of(connection: AsyncConnection, job_ids: Sequence[UUID]) -> di
     )
     found: dict[UUID, list[JobError]] = {}
     for row in await connection.execute(query):
-        error = JobError(row.attempt, row.at, row.type, row.message, row.traceback, row.trace_id, row.outcome)
-        found.setdefault(row.job_id, []).append(error)
+        error = (row.attempt, row.at, row.type, row.message, row.traceback, row.trace_id, row.outcome)
+        found.setdefault(row.job_id, []).append(JobError(*error, row.fingerprint, row.release))
     return found
 
 
