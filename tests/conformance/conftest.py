@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager
 
 import pytest
 
 from headrace.streams.transport import LaneWriter
+from tests.cluster import Cluster, running_cluster
 from tests.conformance.carriers import Carrier, InProcessCarrier, redis_carrier
-from tests.topologies import Topology, running_cluster, running_sentinels, server_binary
+from tests.sentinels import running_sentinels
+from tests.topologies import Topology, server_binary
 
 needs_server = pytest.mark.skipif(server_binary() is None, reason="no Redis or Valkey server binary on this machine")
 
@@ -21,23 +22,18 @@ TRANSPORTS = [
 ]
 
 
-def _running(kind: str, factory: pytest.TempPathFactory) -> AbstractContextManager[Topology]:
-    directory = factory.mktemp(kind)
-    return running_cluster(directory) if kind == "cluster" else running_sentinels(directory)
-
-
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A Redis Cluster of six servers."""
-    with _running("cluster", tmp_path_factory) as topology:
-        yield topology
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
 def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """A primary, two replicas and three sentinels."""
-    with _running("sentinel", tmp_path_factory) as topology:
-        yield topology
+    with running_sentinels(tmp_path_factory.mktemp("sentinel")) as opened:
+        yield opened
 
 
 @pytest.fixture(params=TRANSPORTS)

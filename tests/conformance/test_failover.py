@@ -32,9 +32,10 @@ from headrace.tasks.contract import task
 from headrace.tasks.run import Run
 from headrace.testing.working import running, working
 from headrace.transaction import Transaction, transaction
+from tests.cluster import Cluster, moving_slot
 from tests.conformance.conftest import needs_server
 from tests.conftest import MIGRATIONS
-from tests.topologies import Server, Topology, moving_slot
+from tests.topologies import Server, Topology
 
 KEYS = 12
 PATIENCE_SECONDS = 30.0
@@ -191,6 +192,21 @@ async def test_nothing_is_lost_or_done_twice_when_the_primary_is_killed(topology
         assert await road.out_of_order() == 0
 
 
+async def test_nothing_is_lost_or_done_twice_when_the_primary_steps_down(topology: Topology, database_url: str) -> None:
+    """A planned failover: the former primary stays, with everybody connected to it, and refuses from then on."""
+    async with open_road(database_url, topology.url) as road:
+        await road.publish(40)
+
+        await asyncio.to_thread(topology.hand_over)
+        await road.publish(40)
+        await road.all_seen()
+
+        assert await road.numbers("subscriber") == list(range(80))
+        assert await road.numbers("projection") == list(range(80))
+        assert await road.numbers("job") == list(range(0, 80, 5))
+        assert await road.out_of_order() == 0
+
+
 async def test_nothing_is_lost_or_done_twice_when_the_new_primary_is_older(
     topology: Topology, database_url: str
 ) -> None:
@@ -215,11 +231,8 @@ async def test_nothing_is_lost_or_done_twice_when_the_new_primary_is_older(
         assert await road.out_of_order() == 0
 
 
-async def test_nothing_is_lost_or_done_twice_when_the_slot_moves(
-    request: pytest.FixtureRequest, database_url: str
-) -> None:
+async def test_nothing_is_lost_or_done_twice_when_the_slot_moves(cluster: Cluster, database_url: str) -> None:
     """A cluster is given another shape: half of the belt answers ASK for a while, then all of it MOVED."""
-    cluster: Topology = request.getfixturevalue("cluster")
     cluster.mend()
     cluster.empty()
     async with open_road(database_url, cluster.url) as road:
