@@ -9,6 +9,7 @@ and nothing else that waits.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -23,7 +24,7 @@ from headrace.live.tailing import Tail
 logger = structlog.get_logger(__name__)
 
 _TOLD: Final[Mapping[End | None, str]] = {
-    End.SLOW: "you did not read as fast as events came: resume after the last event that you have",
+    End.SLOW: "nothing of what was sent was read for some seconds: resume after the last event that you have",
     End.REVOKED: "the key is no longer valid",
 }
 """What a client is told of an end that it cannot know the reason of."""
@@ -36,7 +37,9 @@ async def run_tail(tail: Tail, receive: Receive, write: Callable[[Sequence[Frame
     watching = asyncio.create_task(_watch(receive, tail.listener))
     try:
         while frames := await tail.next():
+            tail.listener.writing_since = time.monotonic()
             await write(frames)
+            tail.listener.writing_since = None
         end = tail.listener.end
         if end in _TOLD:
             await write((Notice("dropped", str(end), _TOLD[end]),))

@@ -31,6 +31,11 @@ class Frame(Protocol):
         ...
 
     @property
+    def marks(self) -> str | None:
+        """Where who has it stands; None where that is unchanged."""
+        ...
+
+    @property
     def sse(self) -> bytes:
         """It as server-sent event."""
         ...
@@ -46,18 +51,18 @@ class EventFrame:
 
     def __init__(self, event: RecordedEvent, marks: str) -> None:
         self._event = event
-        self._marks = marks
+        self.marks = marks
         self.size = _OVERHEAD_BYTES + len(event.data) + len(event.attributes)
 
     @cached_property
     def sse(self) -> bytes:
         """An SSE `message`."""
-        return b"id: %b\ndata: %b\n\n" % (self._marks.encode(), self._json)
+        return b"id: %b\ndata: %b\n\n" % (self.marks.encode(), self._json)
 
     @cached_property
     def message(self) -> str:
         """The CloudEvent with `last_event_id`."""
-        return f'{{"last_event_id":"{self._marks}",{self._json[1:].decode()}'
+        return f'{{"last_event_id":"{self.marks}",{self._json[1:].decode()}'
 
     @cached_property
     def _json(self) -> bytes:
@@ -70,6 +75,7 @@ class Mark:
     size = _OVERHEAD_BYTES
 
     def __init__(self, marks: str, *, first: bool = False) -> None:
+        self.marks = marks
         retry = b"retry: %d\n" % RETRY_MILLISECONDS if first else b": keep-alive\n"
         self.sse = retry + b"id: %b\n\n" % marks.encode()
         self.message = None
@@ -79,6 +85,7 @@ class Notice:
     """Something about the tail itself: `missed`, or `dropped` at its end."""
 
     size = _OVERHEAD_BYTES
+    marks = None
 
     def __init__(self, kind: str, reason: str, message: str) -> None:
         told = {"reason": reason, "message": message}

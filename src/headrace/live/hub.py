@@ -39,8 +39,11 @@ _SETTLED_SECONDS: Final = 2 * ASK_SECONDS
 _LISTEN_SECONDS: Final = 0.25
 LINGER_SECONDS: Final = 5.0
 """For how long the hub goes on when the last listener has left: many come back."""
+STUCK_SECONDS: Final = 5.0
+"""How long a client may take nothing while something is being written to it."""
+
 CUT_SECONDS: Final = 5.0
-"""How long a client has for the end of its tail."""
+"""How long a client has then for the end of its tail."""
 
 TURNS: Final = 15
 """A listener is told where it stands at every so many beats."""
@@ -119,16 +122,21 @@ class Hub:
             self._turns[len(self._open) % TURNS][listener] = None
         return self.marks.copy()
 
+    def part(self, listener: Listener) -> None:
+        """Show a listener nothing until it joins again."""
+        self.index.discard(listener)
+        for turn in self._turns:
+            turn.pop(listener, None)
+        listener.overflowed = False
+
     def leave(self, listener: Listener) -> None:
         """Show it nothing any more; who has left already may leave again."""
         if listener not in self._open:
             return
         self.dropped += listener.end is End.SLOW
         listener.close(End.LEFT)
-        self.index.discard(listener)
+        self.part(listener)
         self._open.discard(listener)
-        for turn in self._turns:
-            turn.pop(listener, None)
         self._empty_since = time.monotonic()
 
     def release(self) -> None:
@@ -138,14 +146,21 @@ class Hub:
             listener.close(End.STOPPING)
 
     def cut(self, after_seconds: float = CUT_SECONDS) -> None:
-        """Cut off who has not taken the end of the tail for so long: its client reads nothing."""
+        """Cut off who has not taken the end of the tail for so long."""
         bound = time.monotonic() - after_seconds
         for listener in self:
             if listener.end is not None and listener.ended_at <= bound:
                 listener.cut()
 
     async def beat_once(self) -> None:
-        """Tell those whose turn it is where they stand: nobody in between takes their connection for dead."""
+        """Tell those whose turn it is where they stand, and let go whose client takes nothing.
+
+        So nobody in between takes a connection for dead, and those that are do not stay.
+        """
+        bound = time.monotonic() - STUCK_SECONDS
+        for listener in self:
+            if listener.writing_since is not None and listener.writing_since <= bound:
+                listener.close(End.SLOW)
         self.cut()
         turn = self._turns[self._turn]
         self._turn = (self._turn + 1) % TURNS

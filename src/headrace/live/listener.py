@@ -1,8 +1,9 @@
 """A listener: what it wants, and what it has still to be sent.
 
-Owns its queue, which is bounded in frames and in bytes. A listener that does not read as fast as events come is dropped
-with a reason, and what waited for it is forgotten at once: the others, and this process, must not feel it; it can
-resume after the last event that it was sent. Offering never waits and never fails.
+Owns its queue, which is bounded in frames and in bytes. When more comes than it holds, what waited is forgotten at once
+and the listener goes back to the record, at its own pace: the others, and this process, must not feel it. A client that
+takes nothing at all for some seconds is dropped with a reason; it can resume after the last event that it has. Offering
+never waits and never fails.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ MOST_FRAMES: Final = 1_000
 """That wait for one listener."""
 
 MOST_BYTES: Final = 4 * 1024 * 1024
-"""Of the frames that wait for one listener."""
+"""Of the frames that wait for one listener; one frame may be larger."""
 
 
 class End(StrEnum):
     """Why a tail ends."""
 
     SLOW = "slow"
-    """It did not read as fast as events came."""
+    """Its client took nothing of what was sent."""
     LEFT = "left"
     """The client is gone."""
     STOPPING = "stopping"
@@ -60,7 +61,19 @@ class Interest:
 class Listener:
     """One open tail."""
 
-    __slots__ = ("_bytes", "_pending", "_transport", "_waiter", "beats", "end", "ended_at", "interest", "owner")
+    __slots__ = (
+        "_bytes",
+        "_pending",
+        "_transport",
+        "_waiter",
+        "beats",
+        "end",
+        "ended_at",
+        "interest",
+        "overflowed",
+        "owner",
+        "writing_since",
+    )
 
     def __init__(
         self,
@@ -77,6 +90,10 @@ class Listener:
         self.end: End | None = None
         self.ended_at = 0.0
         """When the end came, by the monotonic clock."""
+        self.overflowed = False
+        """Whether more came than waits here: nothing more does, until the listener has read the record."""
+        self.writing_since: float | None = None
+        """Since when frames are being written, by the monotonic clock; None while none are."""
         self._transport = transport
         self._pending: list[Frame] = []
         self._bytes = 0
@@ -84,13 +101,13 @@ class Listener:
 
     def offer(self, frame: Frame) -> None:
         """Let a frame wait for this listener."""
-        if self.end is not None:
-            return
-        if len(self._pending) >= MOST_FRAMES or self._bytes > MOST_BYTES:
-            self.close(End.SLOW)
+        if self.end is not None or self.overflowed:
             return
         self._pending.append(frame)
         self._bytes += frame.size
+        if len(self._pending) > MOST_FRAMES or self._bytes > MOST_BYTES:
+            self.overflowed = True
+            self._pending, self._bytes = [], 0
         self._wake()
 
     def close(self, end: End) -> None:
@@ -106,8 +123,8 @@ class Listener:
             self._transport.abort()
 
     async def next(self) -> Sequence[Frame]:
-        """Wait for frames and return all that wait; none where the tail has ended."""
-        while not self._pending and self.end is None:
+        """Wait for frames and return all that wait; none where the tail has ended or more came than waits here."""
+        while not self._pending and self.end is None and not self.overflowed:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter

@@ -3,7 +3,8 @@
 Owns how a listener comes to the present. One that names no marks begins there; one that resumes reads the record until
 little is missing, joins the hub, reads the rest up to exactly where it has joined, and goes on with what waits for it.
 So it gets every event after its marks once, and each lane in order. While it reads the record it is as slow as it
-likes: nothing waits for it. Whatever happens, the hub is left in the end.
+likes: nothing waits for it; so is a listener for which more has come than waits in its queue, because it goes back to
+the record. Whatever happens, the hub is left in the end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _QUIET_SECONDS: Final = 5.0
 class Tail:
     """A listener's frames; get one from `begin_tail`."""
 
-    __slots__ = ("_hub", "_joined", "_marks", "began_at", "listener")
+    __slots__ = ("_hub", "_joined", "_marks", "_sent", "began_at", "listener")
 
     def __init__(self, hub: Hub, listener: Listener, marks: Marks | None) -> None:
         self.listener = listener
@@ -37,14 +38,27 @@ class Tail:
         self._marks = marks
         """How far it has read the record; None where it needs it no more."""
         self._joined = hub.join(listener) if marks is None else None
-        self.began_at = str(self._joined or marks)
+        self._sent = self.began_at = str(self._joined or marks)
         """The marks after which its first event comes."""
 
     async def next(self) -> Sequence[Frame]:
         """Wait for frames and return some; none where the tail has ended, as `listener.end` says."""
-        if self._marks is not None and (frames := await self._resumed(self._marks)):
-            return frames
-        return await self.listener.next()
+        while self.listener.end is None:
+            if self._marks is not None:
+                frames = await self._resumed(self._marks)
+            else:
+                frames = await self.listener.next()
+            if frames:
+                self._sent = next((one.marks for one in reversed(frames) if one.marks is not None), self._sent)
+                return frames
+            if self.listener.overflowed:
+                self._fall_back()
+        return ()
+
+    def _fall_back(self) -> None:
+        """Read the record from where the client is: more has come than waits in the queue."""
+        self._hub.part(self.listener)
+        self._marks, self._joined = Marks.of(self._sent), None
 
     def leave(self) -> None:
         """End the tail; nothing comes any more."""
@@ -61,6 +75,11 @@ class Tail:
             if portion is None and self._joined is not None:
                 self._marks = self._joined = None
                 break
+            if portion is None:  # there is nothing to read, however far behind it seems
+                self._joined = self._hub.join(self.listener)
+            if self.listener.overflowed:
+                self._hub.part(self.listener)
+                self._joined = None
             if portion is not None and (frames := self._frames(marks, portion)):
                 return frames
             if time.monotonic() - began > _QUIET_SECONDS:
