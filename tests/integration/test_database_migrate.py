@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from zlib import crc32
 
 import asyncpg
+import msgspec
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -117,3 +118,32 @@ async def test_events_keep_their_lanes_when_an_earlier_database_is_upgraded(empt
     await driver.close()
     assert after == {identity: slot_of(subject or str(identity)) for identity, subject in keys.items()}
     assert {identity: slot % 4 for identity, slot in after.items()} == before
+
+
+async def test_dead_deliveries_have_their_groups_when_an_earlier_database_is_upgraded(empty_database_url: str) -> None:
+    """What died before fingerprints were kept is grouped by its type and its message without ids."""
+    await _older(empty_database_url, "h0002")
+    driver = await asyncpg.connect(empty_database_url)
+    for number, message in enumerate(("order 17 is gone", "order 18 is gone", "nobody is there")):
+        job_id, args = new_id(), {"subscription": "shop.ship", "event_id": str(new_id())}
+        await driver.execute(
+            "INSERT INTO jobs (id, task, args, queue, state, max_attempts, trace_id, traceparent, finished_at) "
+            "VALUES ($1, 'headrace.deliver', $2, 'headrace', 'dead', 1, $3, '', now())",
+            job_id,
+            msgspec.json.encode(args).decode(),
+            f"{number:032x}",
+        )
+        await driver.execute(
+            "INSERT INTO job_attempts (job_id, attempt, fence, outcome, type, message, traceback, trace_id) "
+            "VALUES ($1, 1, 0, 'failed', 'ValueError', $2, '', '')",
+            job_id,
+            message,
+        )
+
+    await asyncio.to_thread(upgrade, empty_database_url)
+
+    groups = await driver.fetch(
+        "SELECT subscription, release, count(*) FROM dead_deliveries GROUP BY 1, 2, fingerprint ORDER BY 3"
+    )
+    await driver.close()
+    assert [tuple(group) for group in groups] == [("shop.ship", "", 1), ("shop.ship", "", 2)]
