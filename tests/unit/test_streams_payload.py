@@ -84,3 +84,36 @@ def test_names_are_what_operators_look_for() -> None:
 def test_position_is_in_the_id_when_a_relay_wrote_it(identity: bytes | str, position: int) -> None:
     """An id with a second part is nobody's position."""
     assert position_of(identity) == position
+
+
+def test_event_is_read_when_its_type_meets_a_pattern() -> None:
+    """Types that nobody declared are met too, and others are passed over, each time they come."""
+    wanted = Wanted(["shop.*", "*.completed"], known=[TYPE])
+
+    read = [wanted.read(encode(an_event(name))) for name in (TYPE, "shop.new", "a.completed", "a.b", "a.b", "shop.new")]
+
+    assert [event.type if event else None for event in read] == [
+        TYPE,
+        "shop.new",
+        "a.completed",
+        None,
+        None,
+        "shop.new",
+    ]
+
+
+def test_event_is_passed_over_when_its_data_are_not_meant() -> None:
+    """A filter is asked of the events of wanted types only."""
+    asked: list[str] = []
+
+    def meets(event: RecordedEvent) -> bool:
+        asked.append(event.type)
+        return event.type == TYPE
+
+    wanted = Wanted(["shop.*"], meets=meets)
+
+    assert wanted.read(encode(an_event())) is not None
+    assert wanted.read(encode(an_event("shop.customer.left"))) is None
+    assert wanted.read(encode(an_event("other.thing"))) is None
+    assert not wanted.means(an_event("other.thing"))
+    assert asked == [TYPE, "shop.customer.left"]
