@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -284,30 +284,26 @@ async def shape_of(road: Road) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("CREATE TABLE child (key text REFERENCES tally)", "foreign key"),
-        ("CREATE VIEW shown AS SELECT * FROM tally", "view"),
-        (_TRIGGER, "trigger"),
-        ("ALTER TABLE tally ENABLE ROW LEVEL SECURITY", "row security"),
-        ("ALTER TABLE tally RENAME TO gone", "no table"),
-        ("ALTER TABLE tally RENAME TO old; CREATE VIEW tally AS SELECT * FROM old", "no plain table"),
-        ("GRANT SELECT (key) ON tally TO PUBLIC", "column"),
-        ("DELETE FROM lane_log WHERE position = 1", "retention"),
-    ],
-)  # fmt: skip
-async def test_rebuild_is_refused_with_the_reason_when_something_would_be_lost(
-    road: Road, change: str, reason: str
-) -> None:
+HANGING: Final = (
+    ("CREATE TABLE child (key text REFERENCES tally)", "DROP TABLE child", "foreign key"),
+    ("CREATE VIEW shown AS SELECT * FROM tally", "DROP VIEW shown", "view"),
+    (_TRIGGER, "DROP TRIGGER told ON tally", "trigger"),
+    ("ALTER TABLE tally ENABLE ROW LEVEL SECURITY", "ALTER TABLE tally DISABLE ROW LEVEL SECURITY", "row security"),
+    ("GRANT SELECT (key) ON tally TO PUBLIC", "REVOKE SELECT (key) ON tally FROM PUBLIC", "column"),
+    ("ALTER TABLE tally RENAME TO gone", "ALTER TABLE gone RENAME TO tally", "no table"),
+    ("UPDATE lanes SET head = 1 WHERE lane = 2", "UPDATE lanes SET head = 0 WHERE lane = 2", "retention"),
+)
+
+
+async def test_rebuild_is_refused_with_the_reason_when_something_would_be_lost(road: Road) -> None:
     """What hangs on the table and would stay behind is named; nothing is begun."""
-    await road.live(tally, things(8))
-    await road.driver.execute(change)
+    details = []
+    for change, undo, _ in HANGING:
+        await road.driver.execute(change)
+        details.append((await road.ask()).json().get("detail", ""))
+        await road.driver.execute(undo)
 
-    answer = await road.ask()
-
-    assert answer.status_code == 409
-    assert reason in answer.json()["detail"]
+    assert [reason for (_, _, reason), detail in zip(HANGING, details, strict=True) if reason not in detail] == []
     assert await road.driver.fetchval("SELECT count(*) FROM jobs") == 0
 
 
@@ -342,26 +338,23 @@ async def test_answer_is_the_job_under_way_when_there_is_one(road: Road) -> None
     assert await road.driver.fetchval("SELECT count(*) FROM replays") == 1
 
 
-@pytest.mark.parametrize(
-    ("release", "named"), [(meddling, "tests_other"), (addressing, "tally"), (publishing, "event_log")]
-)
 async def test_rebuild_is_dead_with_the_reason_when_the_projection_writes_elsewhere(
-    database_url: str, redis_url: str, tables: None, release: Subscription, named: str
+    database_url: str, redis_url: str, tables: None
 ) -> None:
     """What is no table of its next generation would be written to a second time: nothing of it is committed."""
     del tables
-    async with released(database_url, redis_url, release) as road:
-        await road.driver.execute("INSERT INTO tally (key, things) VALUES ('k', 1)")
-        await road.live(release, things(5))
+    async with released(database_url, redis_url, tally) as road:
+        await road.live(tally, things(5))
         before = await state_of(road)
+    for release, named in ((meddling, "tests_other"), (addressing, "tally"), (publishing, "event_log")):
+        async with released(database_url, redis_url, release) as road:
+            job = await road.rebuilt()
 
-        job = await road.rebuilt()
-
-        assert job.state is JobState.DEAD
-        assert named in job.errors[-1].message
-        assert await state_of(road) == before
-        assert await sweep_shadows(road.record) == 1
-        assert await road.shadows() == 0
+            assert job.state is JobState.DEAD
+            assert named in job.errors[-1].message
+            assert await state_of(road) == before
+            assert await sweep_shadows(road.record) == 1
+            assert await road.shadows() == 0
 
 
 async def state_of(road: Road) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -187,28 +187,25 @@ async def test_each_replay_has_keys_of_its_own_when_there_are_several(road: Road
     assert all(row["replay"] is None or str(row["replay"]) in row["given"] for row in rows)
 
 
-@pytest.mark.parametrize(
-    ("name", "body", "numbers"),
-    [
-        (NAME, {"types": ["tests.*.forgotten"]}, 1),
-        (NAME, {"types": ["tests.thing.happened", "tests.thing.forgotten"]}, 11),
-        (NAME, {"types": ["orders.*"]}, 0),
-        (NAME, {"from_position": 1}, 11),
-        (NAME, {"from_position": 1_000_000}, 0),
-        (NAME, {"from_position": {"0": 1, "1": 1, "2": 1, "3": 1}}, 11),
-        ("tests.choosy", {}, 4),
-    ],
+COUNTS: Final[tuple[tuple[str, Mapping[str, Any], int], ...]] = (
+    (NAME, {"types": ["tests.*.forgotten"]}, 1),
+    (NAME, {"types": ["tests.thing.happened", "tests.thing.forgotten"]}, 11),
+    (NAME, {"types": ["orders.*"]}, 0),
+    (NAME, {"from_position": 1}, 11),
+    (NAME, {"from_position": 1_000_000}, 0),
+    (NAME, {"from_position": {"0": 1, "1": 1, "2": 1, "3": 1}}, 11),
+    ("tests.choosy", {}, 4),
 )
-async def test_count_is_that_of_what_is_meant_when_something_is_chosen(
-    road: Road, name: str, body: Mapping[str, Any], numbers: int
-) -> None:
+
+
+async def test_count_is_that_of_what_is_meant_when_something_is_chosen(road: Road) -> None:
     """Types, positions and the subscription's own filter decide; a dry run says so and begins nothing."""
     await road.live(*(Thing(f"k{number}", number) for number in range(10)), Forgotten("k1"))
 
-    answer = await road.ask(name, dry_run=True, **body)
+    answers = [await road.ask(name, dry_run=True, **body) for name, body, _ in COUNTS]
 
-    assert answer.status_code == 202
-    assert answer.json() == {"count": numbers, "job_id": None}
+    assert [answer.status_code for answer in answers] == [202] * len(COUNTS)
+    assert [answer.json() for answer in answers] == [{"count": count, "job_id": None} for _, _, count in COUNTS]
     assert await road.driver.fetchval("SELECT count(*) FROM jobs") == 0
     assert await road.driver.fetchval("SELECT count(*) FROM replays") == 0
 
@@ -237,30 +234,27 @@ async def test_positions_are_those_of_the_named_lanes_when_an_object_is_given(ro
     assert other.json()["count"] == 0
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"from_time": "2026-01-01T00:00:00Z", "from_position": 1}, "from_position"),
-        ({"from_time": "yesterday"}, "from_time"),
-        ({"from_time": "2026-01-01T00:00:00"}, "from_time"),
-        ({"from_time": "2026-01-02T00:00:00Z", "to_time": "2026-01-01T00:00:00Z"}, "to_time"),
-        ({"from_position": {"9": 1}}, "from_position.9"),
-        ({"from_position": {}}, "from_position"),
-        ({"from_position": -1}, "from_position"),
-        ({"types": ["Orders.*"]}, "types.0"),
-        ({"types": []}, "types"),
-        ({"rate_per_second": 0}, "rate_per_second"),
-        ({"until": 1}, "until"),
-    ],
+REFUSED: Final[tuple[tuple[Mapping[str, Any], str], ...]] = (
+    ({"from_time": "2026-01-01T00:00:00Z", "from_position": 1}, "from_position"),
+    ({"from_time": "yesterday"}, "from_time"),
+    ({"from_time": "2026-01-01T00:00:00"}, "from_time"),
+    ({"from_time": "2026-01-02T00:00:00Z", "to_time": "2026-01-01T00:00:00Z"}, "to_time"),
+    ({"from_position": {"9": 1}}, "from_position.9"),
+    ({"from_position": {}}, "from_position"),
+    ({"from_position": -1}, "from_position"),
+    ({"types": ["Orders.*"]}, "types.0"),
+    ({"types": []}, "types"),
+    ({"rate_per_second": 0}, "rate_per_second"),
+    ({"until": 1}, "until"),
 )
-async def test_request_is_refused_with_its_field_when_it_cannot_be_meant(
-    road: Road, body: Mapping[str, Any], field: str
-) -> None:
-    """What is malformed, or excludes itself, is 422 and names the field."""
-    answer = await road.ask(**body)
 
-    assert answer.status_code == 422, answer.text
-    assert answer.json()["errors"][0]["field"] == field
+
+async def test_request_is_refused_with_its_field_when_it_cannot_be_meant(road: Road) -> None:
+    """What is malformed, or excludes itself, is 422 and names the field."""
+    answers = [await road.ask(**body) for body, _ in REFUSED]
+
+    assert [answer.status_code for answer in answers] == [422] * len(REFUSED)
+    assert [answer.json()["errors"][0]["field"] for answer in answers] == [field for _, field in REFUSED]
 
 
 async def test_unknown_subscriptions_and_projections_are_refused(road: Road) -> None:

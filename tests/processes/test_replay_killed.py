@@ -21,8 +21,8 @@ from tests import replaying
 from tests.job_processes import World, processes, settings_of
 
 REGISTRY = combine([replaying.application])
-KILLS = 2
-EVENTS = 240
+KILLS = 1
+EVENTS = 120
 
 
 @pytest.fixture
