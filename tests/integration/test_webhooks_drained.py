@@ -26,6 +26,15 @@ _STARTS = """
 """
 
 
+_MISSED_OR_TOO_MUCH = """
+    SELECT w.id, e.id, sent.times, l.position, l.lane, w.begins
+    FROM webhooks w CROSS JOIN lane_log l JOIN event_log e ON e.id = l.event_id
+    CROSS JOIN LATERAL (SELECT count(*) AS times FROM webhook_deliveries d
+                        WHERE d.webhook_id = w.id AND d.event_id = e.id) AS sent
+    WHERE sent.times <> CASE WHEN l.position > CAST(w.begins ->> l.lane::text AS bigint) THEN 1 ELSE 0 END
+"""
+
+
 @pytest.fixture(scope="module")
 def postgres_of_the_run(postgres_server: PostgresServer) -> str:
     """The run's own PostgreSQL."""
@@ -113,3 +122,39 @@ async def test_other_endpoints_are_served_when_one_is_slow(stores: Stores) -> No
 
         assert under_way <= 5
         assert Counter(call.path for call in shop.calls)["/hook/slow"] == 20
+
+
+async def test_each_event_lies_before_or_after_when_webhooks_are_made_among_them(stores: Stores) -> None:
+    """Webhooks come and go while events are published: each gets all events after its beginning, and none before.
+
+    The fan-out rests in between, when there is none, and its checkpoint leaps; nothing falls between.
+    """
+    async with at_work(stores) as (headrace, client), endpoint() as shop:
+        ended = asyncio.Event()
+
+        async def publish() -> None:
+            while not ended.is_set():
+                async with headrace.transaction() as tx:
+                    await tx.publish(Happened(str(len(shop.calls))))
+                await asyncio.sleep(0.01)
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(2):
+            first = await make(client, f"{shop.url}/first")
+            await asyncio.sleep(0.2)
+            await client.delete(f"/v1/webhooks/{first['id']}")
+            await asyncio.sleep(1.1)  # the fan-out comes to rest
+            await make(client, f"{shop.url}/second")
+            others = [await make(client, f"{shop.url}/other") for _ in range(2)]
+            for other in others:
+                await client.delete(f"/v1/webhooks/{other['id']}")
+        ended.set()
+        await publishing
+        await headrace.drain(60)
+
+        async with headrace.record.engine.connect() as connection:
+            wrong = (await connection.exec_driver_sql(_MISSED_OR_TOO_MUCH)).all()
+            events = (await connection.exec_driver_sql("SELECT count(*) FROM event_log")).scalar_one()
+        assert wrong == []
+        assert events > 50
+        assert shop.calls
