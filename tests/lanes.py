@@ -149,3 +149,21 @@ async def ends(writer: LaneWriter, lanes: Sequence[int]) -> dict[int, int]:
 async def heads(driver: asyncpg.Connection[asyncpg.Record]) -> dict[int, int]:
     """Return the head of each lane."""
     return dict(await driver.fetch("SELECT lane, head FROM lanes"))
+
+
+_PLACE = """
+    WITH taken AS (DELETE FROM outbox RETURNING seq, slot % 4 AS lane, event_id),
+    placed AS (
+        INSERT INTO lane_log (lane, position, event_id)
+        SELECT t.lane, l.head + row_number() OVER (PARTITION BY t.lane ORDER BY t.seq), t.event_id
+        FROM taken t JOIN lanes l ON l.lane = t.lane RETURNING lane)
+    UPDATE lanes SET head = head + counted.events
+    FROM (SELECT lane, count(*) AS events FROM placed GROUP BY lane) AS counted WHERE counted.lane = lanes.lane
+"""
+
+
+async def plant(record: Record, driver: asyncpg.Connection[asyncpg.Record], things: Sequence[msgspec.Struct]) -> None:
+    """Publish things and give them their positions without a relay; all subscriptions have passed them."""
+    await publish(record, things)
+    await driver.execute(_PLACE)
+    await driver.execute("UPDATE checkpoints c SET position = head FROM lanes l WHERE l.lane = c.lane")

@@ -36,7 +36,7 @@ from storefront.events import OrderConfirmed
 from storefront.reactions.analytics import count_confirmed_orders
 from storefront.reactions.analytics import tally as sales_of
 from tests.integration.api_road import KEY, open_api
-from tests.lanes import Forgotten, Thing, consuming, eventually, publish, relaying, running, settings_of, settled
+from tests.lanes import Forgotten, Thing, consuming, eventually, plant, publish, relaying, running, settings_of, settled
 from tests.road import MIGRATIONS, PARTS
 
 NAME = "tests.tally"
@@ -317,7 +317,7 @@ async def test_rebuild_is_refused_when_there_are_no_tables_to_rebuild(road: Road
 
 async def test_what_retention_has_left_is_enough_when_that_is_accepted(road: Road) -> None:
     """The new tables know less than the old ones, as was asked for."""
-    await road.live(tally, things(8))
+    await plant(road.record, road.driver, things(8))
     await road.driver.execute("DELETE FROM lane_log WHERE position = 1")
     left = await road.driver.fetchval("SELECT count(*) FROM lane_log")
 
@@ -329,7 +329,7 @@ async def test_what_retention_has_left_is_enough_when_that_is_accepted(road: Roa
 
 async def test_answer_is_the_job_under_way_when_there_is_one(road: Road) -> None:
     """Two rebuilds of one projection would get into each other's way; a dry run begins none."""
-    await road.live(tally, things(5))
+    await plant(road.record, road.driver, things(5))
 
     dry, first, second = await road.ask(dry_run=True), await road.ask(), await road.ask()
 
@@ -404,7 +404,7 @@ async def test_rebuild_starts_over_when_the_table_changes_meanwhile(road: Road) 
 
 async def test_switch_waits_for_who_reads_the_table(road: Road) -> None:
     """A long read is not broken off, and live traffic is not held up for long by the wait."""
-    await road.live(tally, things(10))
+    await plant(road.record, road.driver, things(10))
     reader = await asyncpg.connect(road.settings.database_url)
     job_id = UUID((await road.ask()).json()["job_id"])
 

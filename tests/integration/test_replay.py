@@ -29,7 +29,17 @@ from headrace.subscribers.delivery import Delivery
 from headrace.testing.working import working
 from headrace.transaction import Transaction, transaction
 from tests.integration.api_road import KEY, open_api
-from tests.lanes import Forgotten, Thing, consuming, eventually, publish, relaying, settings_of, settled
+from tests.lanes import (
+    Forgotten,
+    Thing,
+    consuming,
+    eventually,
+    plant,
+    publish,
+    relaying,
+    settings_of,
+    settled,
+)
 from tests.road import relaying as dispatching
 
 NAME = "tests.notes"
@@ -111,6 +121,10 @@ class Road:
             await publish(self.record, things)
             heads = await self.driver.fetchval("SELECT sum(head) + (SELECT count(*) FROM outbox) FROM lanes")
             await eventually(lambda: settled(self.driver, to.name, events=int(heads)))
+
+    async def plant(self, *things: Thing | Forgotten) -> None:
+        """Put things on record that live traffic has passed."""
+        await plant(self.record, self.driver, things)
 
     async def ask(self, name: str = NAME, **body: object) -> httpx.Response:
         """Ask for a replay."""
@@ -200,7 +214,7 @@ COUNTS: Final[tuple[tuple[str, Mapping[str, Any], int], ...]] = (
 
 async def test_count_is_that_of_what_is_meant_when_something_is_chosen(road: Road) -> None:
     """Types, positions and the subscription's own filter decide; a dry run says so and begins nothing."""
-    await road.live(*(Thing(f"k{number}", number) for number in range(10)), Forgotten("k1"))
+    await road.plant(*(Thing(f"k{number}", number) for number in range(10)), Forgotten("k1"))
 
     answers = [await road.ask(name, dry_run=True, **body) for name, body, _ in COUNTS]
 
@@ -212,7 +226,7 @@ async def test_count_is_that_of_what_is_meant_when_something_is_chosen(road: Roa
 
 async def test_events_of_a_time_come_again_when_it_is_given(road: Road) -> None:
     """What was recorded from a time on and before another is meant, to the microsecond."""
-    await road.live(*(Thing("a", number) for number in range(6)))
+    await road.plant(*(Thing("a", number) for number in range(6)))
     times = [row[0] for row in await road.driver.fetch("SELECT created_at FROM event_log ORDER BY id")]
 
     await road.replayed(from_time=times[2].isoformat(), to_time=times[5].isoformat())
@@ -224,7 +238,7 @@ async def test_events_of_a_time_come_again_when_it_is_given(road: Road) -> None:
 
 async def test_positions_are_those_of_the_named_lanes_when_an_object_is_given(road: Road) -> None:
     """Only the named lanes are replayed, each from its position on, which is included."""
-    await road.live(*(Thing("a", number) for number in range(5)))
+    await road.plant(*(Thing("a", number) for number in range(5)))
     lane = await road.driver.fetchval("SELECT lane FROM lane_log LIMIT 1")
 
     await road.replayed(from_position={str(lane): 4})
@@ -289,7 +303,7 @@ async def test_failing_deliveries_become_jobs_of_their_own_when_replayed(road: R
 
 async def test_later_events_of_a_key_wait_behind_a_dead_one_when_the_subscription_is_ordered(road: Road) -> None:
     """Other keys go on; when the dead delivery is retried and succeeds, those behind it follow in order."""
-    await road.live(*(Thing("ab"[number % 2], number) for number in range(UNLUCKY - 2, UNLUCKY + 6)), to=orderly)
+    await road.plant(*(Thing("ab"[number % 2], number) for number in range(UNLUCKY - 2, UNLUCKY + 6)))
 
     _, job = await road.replayed("tests.orderly")
     async with dispatching(road.settings), working(road.resources, seconds=15):
@@ -311,7 +325,7 @@ async def _is_dead(road: Road) -> bool:
 
 async def test_replay_goes_on_where_it_was_when_it_was_cancelled_and_retried(road: Road) -> None:
     """A cancel ends it within a second; its retry repeats nothing that was done through a session."""
-    await road.live(*(Thing(f"k{number}", number) for number in range(30)))
+    await road.plant(*(Thing(f"k{number}", number) for number in range(30)))
     job_id = UUID((await road.ask(rate_per_second=10)).json()["job_id"])
 
     async with road.at_work():
@@ -335,7 +349,7 @@ async def _noted_at_least(road: Road, number: int) -> bool:
 
 async def test_replay_waits_while_its_subscription_is_paused(road: Road) -> None:
     """Nothing is handled by who rests; when it goes on, so does the replay."""
-    await road.live(Thing("a", 1))
+    await road.plant(Thing("a", 1))
     await road.client.post(f"/v1/subscriptions/{NAME}/pause")
     job_id = UUID((await road.ask()).json()["job_id"])
 
@@ -355,7 +369,7 @@ async def _is_snoozing(road: Road, job_id: UUID) -> bool:
 
 async def test_answer_is_the_first_one_when_the_request_is_repeated(road: Road) -> None:
     """One idempotency key is one replay."""
-    await road.live(Thing("a", 1))
+    await road.plant(Thing("a", 1))
     headers = {"Idempotency-Key": "again"}
     path = f"/v1/subscriptions/{NAME}/replay"
 
@@ -368,7 +382,7 @@ async def test_answer_is_the_first_one_when_the_request_is_repeated(road: Road) 
 
 async def test_late_run_moves_nothing_when_another_has_the_place(road: Road) -> None:
     """A worker that was paused and wakes up late is refused by the fence of the place."""
-    await road.live(*(Thing("a", number) for number in range(4)))
+    await road.plant(*(Thing("a", number) for number in range(4)))
     job_id = UUID((await road.ask()).json()["job_id"])
     await road.driver.execute("UPDATE replays SET fence = 1000 WHERE job_id = $1", job_id)
 
@@ -386,7 +400,7 @@ async def _has_run(road: Road, job_id: UUID) -> bool:
 
 async def test_replay_reads_generation_by_generation_when_the_number_of_lanes_has_changed(road: Road) -> None:
     """A key that changed its lane comes in order: what it had on the old lane first."""
-    await road.live(*(Thing("a", number) for number in range(3)))
+    await road.plant(*(Thing("a", number) for number in range(3)))
     lane, head = await road.driver.fetchrow("SELECT lane, head FROM lanes WHERE head > 0")
     other = (lane - 1) % 4 if lane else 3
     await road.driver.execute(
