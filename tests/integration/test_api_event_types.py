@@ -151,3 +151,13 @@ async def test_events_are_described_to_whoever_asks(api: tuple[httpx.AsyncClient
     assert document["asyncapi"] == "3.0.0"
     assert TYPE in document["channels"]
     assert 'href="/asyncapi.json"' in page
+
+
+async def test_subscription_shows_its_patterns_and_filter(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """What it listens to, as it is declared."""
+    client, door = api
+    await register(door.record.engine, [every])
+
+    (shown,) = (await client.get("/v1/subscriptions")).json()["items"]
+
+    assert (shown["types"], shown["filter"]) == (["shop.*"], {"last_name": [{"prefix": "B"}]})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import click
+import msgspec
 
 from headrace.commands.operating import operate, operator_name
 from headrace.commands.shown import NOTHING, echo_facts, echo_json, echo_table, json_option, moment, seconds
@@ -98,6 +99,7 @@ def _facts(one: SubscriptionStatus) -> list[tuple[str, object]]:
         ("subscription", one.name),
         ("kind", one.kind),
         ("types", " ".join(one.types)),
+        ("filter", one.filter and msgspec.json.encode(one.filter).decode()),
         ("state", _state(one)),
         ("paused", one.paused_at and f"{moment(one.paused_at)} by {one.paused_by or 'nobody named'}"),
         ("lag", f"{one.lag} events, the oldest {seconds(one.oldest_unhandled_age_seconds)} old"),

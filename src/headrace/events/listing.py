@@ -34,6 +34,7 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
 
     name: str
     types: Sequence[str]
+    """Types, and patterns such as `orders.*`."""
     kind: str
     paused: bool
     lag: int
@@ -56,11 +57,13 @@ class SubscriptionStatus(msgspec.Struct, frozen=True):
     generation: int = 1
     """Of a projection's tables: each rebuild counts it up."""
     rebuilt_at: datetime | None = None
+    filter: dict[str, Any] | None = None
+    """What the data of an event have to be for it to be handled; null for any."""
 
 
 _STATUS = f"""
-    SELECT s.name, s.types, s.kind, s.paused, s.paused_at, s.paused_by, s.generation, s.rebuilt_at,
-           lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
+    SELECT s.name, s.types, s.filter::text AS filter, s.kind, s.paused, s.paused_at, s.paused_by,
+           s.generation, s.rebuilt_at, lanes.lag, lanes.oldest, lanes.last_error, lanes.lanes,
            coalesce(held.events, 0) AS holds_trimming,
            jobs.in_flight, jobs.retrying,
            (SELECT count(*) FROM dead_deliveries AS x WHERE x.subscription = s.name) AS dead,
@@ -128,6 +131,7 @@ def _status(row: Row[Any]) -> SubscriptionStatus:
         paused_at=row.paused_at,
         paused_by=row.paused_by,
         holds_trimming=row.holds_trimming,
+        filter=None if row.filter is None else msgspec.json.decode(row.filter),
         generation=row.generation,
         rebuilt_at=row.rebuilt_at,
     )
