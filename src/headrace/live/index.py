@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import msgspec
-
 from headrace.events.filters import Filter, decoded
 from headrace.events.model import RecordedEvent
 from headrace.events.patterns import matches
@@ -112,13 +110,13 @@ class Asked:
         self._data: Any = _UNREAD
 
     def meets(self, chosen: Filter) -> bool:
-        """Tell whether the event meets a filter; data that cannot be read meet none."""
+        """Tell whether the event meets a filter; data that this code cannot read are asked as they are on record."""
         if self._data is _UNREAD:
             try:
                 self._data = decoded(self._reading.present(self._event))
-            except (UnreadableEventError, UnknownEventError, msgspec.DecodeError):
-                self._data = None
-        return self._data is not None and chosen.holds(self._data)
+            except (UnreadableEventError, UnknownEventError):
+                self._data = decoded(self._event.data)
+        return chosen.holds(self._data)
 
 
 def wants(interest: Interest, reading: Reading, event: RecordedEvent) -> bool:
