@@ -27,6 +27,7 @@ from bench.events import measure_latency, measure_relay
 from bench.finished import measure_finished
 from bench.flat import measure_flat
 from bench.groups import FASTSTREAM, Delivered, deliver_bare, deliver_faststream, deliver_headrace
+from bench.listeners import measure_listeners
 from bench.memory import measure_memory
 from bench.peer import ALL, drain_peer
 from bench.peer_setup import Ready, prepared
@@ -59,6 +60,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     ticks: int
     flat: int
+    listeners: int
 
 
 FULL = Sizes(
@@ -79,6 +81,7 @@ FULL = Sizes(
     seconds=8.0,
     ticks=300,
     flat=1_000_000,
+    listeners=10_000,
 )
 QUICK = Sizes(
     rounds=2,
@@ -98,6 +101,7 @@ QUICK = Sizes(
     seconds=2.0,
     ticks=60,
     flat=50_000,
+    listeners=1_000,
 )
 
 
@@ -196,6 +200,10 @@ async def _flat(stage: Stage, sizes: Sizes) -> list[table.Row]:
     return [table.flat_row(await measure_flat(stage, events=sizes.flat, jobs=sizes.jobs))]
 
 
+async def _listeners(stage: Stage, sizes: Sizes) -> list[table.Row]:
+    return event_rows.listener_rows(await measure_listeners(stage, listeners=sizes.listeners, events=sizes.ticks))
+
+
 PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "doors": _doors,
     "drain": _drain,
@@ -207,6 +215,7 @@ PARTS: dict[str, Callable[[Stage, Sizes], Awaitable[list[table.Row]]]] = {
     "groups": _groups,
     "memory": _memory,
     "flat": _flat,
+    "listeners": _listeners,
 }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.events import Latency, Moved
 from bench.groups import Delivered
+from bench.listeners import Listened
 from bench.relay import Kept
 from bench.table import Row
 
@@ -92,3 +93,15 @@ def _cost(taken: Sequence[Delivered]) -> str:
 
 def _whole(taken: Sequence[Delivered]) -> float:
     return min(sum(one.cost.values()) for one in taken)
+
+
+def listener_rows(listened: Listened) -> list[Row]:
+    """Return what many live tails of one API process take, and how soon one is shown its event."""
+    half, most = (sorted(listened.milliseconds)[int(len(listened.milliseconds) * share)] for share in (0.5, 0.99))
+    count, kilobytes = f"{listened.listeners:,} live tails", listened.bytes_each / 1000
+    opened = f"all opened in {listened.opened_seconds:.1f} s, idle {listened.idle_share:.1%} of a processor"
+    shown = f"one event to all of them {listened.everybody_seconds:.2f} s"
+    return [
+        Row(f"memory of each of {count}", opened, "", f"{kilobytes:.1f} KB", "≤ 30 KB", kilobytes <= 30),
+        Row(f"commit to one of {count}", f"p50 {half:.1f} ms, p99 {most:.1f} ms", shown, f"{half:.1f} ms", "", None),
+    ]
