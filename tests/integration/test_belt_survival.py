@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -35,7 +35,8 @@ from tests.lanes import (
 
 NAME = "tests.notes"
 KEYS = [f"k{number}" for number in range(12)]
-NOTICED_SECONDS = 2.0
+NOTICED_SECONDS = 4.0
+"""An idle machine takes less than two; a busy one gets twice that."""
 
 
 @subscriber(NAME, Thing)
@@ -72,11 +73,12 @@ class Road:
         lane: int = await self.driver.fetchval("SELECT lane FROM lanes WHERE head > 0 ORDER BY lane LIMIT 1")
         return lane
 
-    async def mended(self, reason: Mend) -> bool:
-        """Tell whether such a mend is counted, every stream ends where its lane does, and has its group."""
+    async def mended(self, reason: Mend, lanes: Collection[int] = range(4)) -> bool:
+        """Tell whether such a mend is counted, these streams end where their lanes do, and have their group."""
         if not await self.driver.fetchval("SELECT times FROM belt_mends WHERE reason = $1", reason.value):
             return False
-        return all([await self._is_whole(lane, head) for lane, head in (await heads(self.driver)).items() if head])
+        found = {lane: head for lane, head in (await heads(self.driver)).items() if head and lane in lanes}
+        return all([await self._is_whole(lane, head) for lane, head in found.items()])
 
     async def expect_each_once(self) -> None:
         """Assert that every event was handled once, at its first attempt, those of a key in their order."""
@@ -209,7 +211,7 @@ async def test_lost_lane_is_mended_when_only_others_have_traffic(road: Road) -> 
         traffic = asyncio.create_task(road.publish(rounds=10_000, keys=busy[:1]))
         await road.redis.delete(lane_key(lost))
 
-        await eventually(lambda: road.mended(Mend.STREAM_MISSING), within_seconds=NOTICED_SECONDS)
+        await eventually(lambda: road.mended(Mend.STREAM_MISSING, [lost]), within_seconds=NOTICED_SECONDS)
         traffic.cancel()
 
 
