@@ -124,7 +124,8 @@ CREATE TABLE replay_lanes (
 
 -- A delivery of a replay stands in the inbox and here as `<subscription>@<job of the replay>`.
 ALTER TABLE deliveries ADD COLUMN listener text NOT NULL
-    GENERATED ALWAYS AS (regexp_replace(subscription, '@[0-9a-f-]{36}$', '')) STORED;
+    GENERATED ALWAYS AS (CASE WHEN strpos(subscription, '@') = 0 THEN subscription
+                              ELSE regexp_replace(subscription, '@[0-9a-f-]{36}$', '') END) STORED;
 CREATE INDEX deliveries_listener ON deliveries (listener);
 
 ALTER TABLE subscriptions ADD COLUMN generation integer NOT NULL DEFAULT 1, ADD COLUMN rebuilt_at timestamptz;
