@@ -82,20 +82,20 @@ async def test_each_event_becomes_one_delivery_when_consumers_die_among_them(wor
     async with endpoint() as shop:
         hooks = [await hook(world, f"{shop.url}/{number}") for number in range(3)]
         world.relay()
-        for turn in range(3):
+        for turn in range(2):
             world.consume()
             (pid,) = await world.registered("consume")
-            await publish(world, 400)
-            await world.eventually(partial(_made, world, turn * 1200 + 1))
+            await publish(world, 300)
+            await world.eventually(partial(_made, world, turn * 900 + 1))
             os.kill(pid, signal.SIGKILL)
             await world.eventually(partial(_nobody, world))
         world.consume()
-        await world.eventually(partial(_made, world, 3 * 1200))
+        await world.eventually(partial(_made, world, 3 * 600))
 
         rows = await world.rows("SELECT webhook_id, event_id, count(*) FROM webhook_deliveries GROUP BY 1, 2")
-        assert len(rows) == 3 * 1200
+        assert len(rows) == 3 * 600
         assert {row[2] for row in rows} == {1}
-        assert Counter(row[0] for row in rows) == dict.fromkeys(hooks, 1200)
+        assert Counter(row[0] for row in rows) == dict.fromkeys(hooks, 600)
 
 
 async def _was_called(calls: list[Call], count: int) -> bool:
