@@ -13,7 +13,7 @@ def test_portions_are_whole_when_there_is_no_rate() -> None:
 
 
 def test_portions_are_a_quarter_of_a_second_when_there_is_a_rate() -> None:
-    """A slow replay is slow evenly, one event at a time at the least, and a fast one takes no more than is asked for."""
+    """A slow replay is slow evenly, by one event at the least; a fast one takes no more than is asked for."""
     assert [Metre(rate).portion(500) for rate in (0.5, 40.0, 1_000_000.0)] == [1, 10, 500]
 
 

@@ -113,7 +113,8 @@ class Replaying:
             subscription, self._record, providers=run.ground.providers, gate=run.ground.seats, replay=run.job_id
         )
         self._behind = Behind(self._record, subscription, run.job_id) if subscription.policy.ordered else None
-        self._looked_at: set[tuple[int, int]] = set()
+        self._suspect_until: dict[tuple[int, int], int] = {}
+        """Up to which positions an earlier run may have handled events that its place does not say."""
         self._entering: list[UUID] = []
         """What was handled without a session: the inbox is still to be told."""
 
@@ -122,6 +123,8 @@ class Replaying:
         async with borrowed(self._record.engine) as connection:
             place = await take_place(connection, self._run.job_id, self._run.fence)
         self._run.report(place.done, place.total)
+        if self._run.fence > 1:
+            self._suspect_until = {(one.generation, one.lane): one.after + _SPAN for one in place.left}
         if self._behind is not None:
             await self._behind.load()
         deadlines = asyncio.create_task(self._handling.deadlines.run())
@@ -157,11 +160,10 @@ class Replaying:
     async def _known(
         self, connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch, events: Sequence[RecordedEvent]
     ) -> set[UUID]:
-        """Return those of the first events of a lane that an earlier run of this replay has handled."""
-        lane = (stretch.generation, stretch.lane)
-        if lane in self._looked_at or not events:
+        """Return those of the next events of a lane that an earlier run of this replay has handled."""
+        until = self._suspect_until.get((stretch.generation, stretch.lane), 0)
+        if not events or stretch.after >= until:
             return set()
-        self._looked_at.add(lane)
         return await settled(connection, self._scope, [one.id for one in events])
 
     async def _handle_all(self, events: Sequence[RecordedEvent]) -> None:
