@@ -66,6 +66,8 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the metrics; the gauges are read from the record now."""
     door = door_of(request)
     await fill_gauges(door.metrics, door.record)
+    door.metrics.live_listeners.set(len(door.hub))
+    door.metrics.live_dropped.set(door.hub.dropped)
     return Response(door.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 

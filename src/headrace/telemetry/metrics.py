@@ -85,6 +85,10 @@ class Metrics:
             names.METRIC_LOOP_BLOCKED_SECONDS, "For how long a task has blocked event loops in all.", ("task",)
         )
         self.processes = self._gauge(names.METRIC_PROCESSES, "Processes alive.", ("role",))
+        self.live_listeners = self._gauge(names.METRIC_LIVE_LISTENERS, "Live tails of this process.", ())
+        self.live_dropped = self._gauge(
+            names.METRIC_LIVE_DROPPED, "Live tails of this process that were let go because nobody read them.", ()
+        )
 
     def observe_request(self, method: str, route: str, *, status: int, seconds: float) -> None:
         """Count one answered request; `route` is the template, "" where none matched."""

@@ -82,6 +82,8 @@ METRIC_WEBHOOKS: Final = "headrace_webhooks"
 METRIC_LOOP_BLOCKS: Final = "headrace_loop_blocks"
 METRIC_LOOP_BLOCKED_SECONDS: Final = "headrace_loop_blocked_seconds"
 METRIC_PROCESSES: Final = "headrace_processes"
+METRIC_LIVE_LISTENERS: Final = "headrace_live_listeners"
+METRIC_LIVE_DROPPED: Final = "headrace_live_dropped"
 
 ALL_EVENTS: Final = "events"
 
