@@ -212,7 +212,11 @@ class Holding:
             key.works.extend([*begun, *rest])
 
     def _forget_lost(self) -> None:
-        """Forget the keys of lanes that somebody else has."""
+        """Forget the keys of lanes that somebody else has.
+
+        Also one that a worker has in hand: nothing of it counts any more, however long it goes on, and if the lane
+        comes back to this process, its events must not wait for that.
+        """
         lost = {lane for lane in self._lanes.values() if lane.lost}
         if not lost:
             return
@@ -220,9 +224,12 @@ class Holding:
         for lane in lost:
             self._full_since.pop(lane, None)
         for key in self._keys:
+            begun_in_vain = key.begun and key.works and key.works[0].lane in lost
             if key.lane in lost:
                 key.lane, key.blocked_by = None, None
                 self._keys.offer(key)
+            if begun_in_vain:
+                self._keys.forget(key)
 
     async def _look(self) -> None:
         """Go on with keys that their job blocks no more, and with those that are open and in nobody's hands."""

@@ -106,4 +106,9 @@ class Keys:
         if key.works:
             self.offer(key)
         elif key.lane is None and not key.in_hand:
-            self._keys.pop(key.name, None)
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """Know nothing of a key any more; what comes for it begins anew, beside what a worker may still have of it."""
+        if self._keys.get(key.name) is key:
+            del self._keys[key.name]
