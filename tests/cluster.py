@@ -47,6 +47,13 @@ class Cluster(Topology):
         message = "nobody knows the owner"
         raise redis.exceptions.ConnectionError(message)
 
+    def is_well(self) -> bool:
+        """Tell whether every node sees the cluster whole, and every primary has its replica."""
+        facts = [node.ask("INFO", "replication") for node in self.servers]
+        followed = [fact for fact in facts if int(fact.get("connected_slaves", 0)) > 0]
+        linked = [fact for fact in facts if fact.get("master_link_status") == "up"]
+        return len(followed) == len(linked) == len(facts) / 2 and all(map(_is_whole, self.servers))
+
     def hand_over(self) -> None:
         """Have the replica ask for the place of its primary."""
         before = self.primary()

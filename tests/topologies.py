@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from headrace.belt import PREFIX
 from headrace.errors import ConfigurationError
@@ -80,7 +82,8 @@ class Server:
 
     def ask(self, *command: str | int) -> Any:  # noqa: ANN401 - each command has its own reply
         """Send a command and return the reply."""
-        with redis.Redis(port=self.port, socket_timeout=2, decode_responses=True, protocol=2) as client:
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(port=self.port, socket_timeout=2, decode_responses=True, protocol=2, retry=once) as client:
             return client.execute_command(*command)
 
     @property
@@ -130,7 +133,11 @@ class Topology(ABC):
             if not server.is_running:
                 server.start()
                 self.rejoin(server)
-        wait_for(lambda: int(self.primary().ask("INFO", "replication")["connected_slaves"]) >= self.replica_count)
+        wait_for(self.is_well)
+
+    def is_well(self) -> bool:
+        """Tell whether the primary has its replicas."""
+        return int(self.primary().ask("INFO", "replication")["connected_slaves"]) >= self.replica_count
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -44,6 +44,7 @@ def redis_at(request: pytest.FixtureRequest) -> str | None:
     if request.param == "redis":
         return str(request.getfixturevalue("redis_url"))
     topology: Topology = request.getfixturevalue(request.param)
+    topology.mend()
     topology.empty()
     return topology.url
 

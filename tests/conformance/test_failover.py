@@ -35,7 +35,7 @@ from headrace.transaction import Transaction, transaction
 from tests.cluster import Cluster, moving_slot
 from tests.conformance.conftest import needs_server
 from tests.conftest import MIGRATIONS
-from tests.topologies import Server, Topology
+from tests.topologies import Server, Topology, wait_for
 
 KEYS = 12
 PATIENCE_SECONDS = 30.0
@@ -225,6 +225,27 @@ async def test_nothing_is_lost_or_done_twice_when_the_new_primary_is_older(
         await road.all_seen()
 
         assert await road.put_back() >= 60
+        assert await road.numbers("subscriber") == list(range(120))
+        assert await road.numbers("projection") == list(range(120))
+        assert await road.numbers("job") == list(range(0, 120, 5))
+        assert await road.out_of_order() == 0
+
+
+async def test_nothing_is_lost_or_done_twice_when_the_primary_hangs_and_wakes(
+    topology: Topology, database_url: str
+) -> None:
+    """It wakes up when another one has its place, and believes for a moment that it still has it."""
+    async with open_road(database_url, topology.url) as road:
+        await road.publish(40)
+        hanging = topology.primary()
+
+        hanging.freeze()
+        await road.publish(40)
+        await asyncio.to_thread(wait_for, lambda: topology.primary() is not hanging)
+        hanging.thaw()
+        await road.publish(40)
+        await road.all_seen()
+
         assert await road.numbers("subscriber") == list(range(120))
         assert await road.numbers("projection") == list(range(120))
         assert await road.numbers("job") == list(range(0, 120, 5))
