@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import click
 import msgspec
 
+from headrace.commands.moments import read_moment
 from headrace.commands.operating import operate, operator_settings
 from headrace.commands.shown import echo_json, json_option
 from headrace.database.record import Record
@@ -33,18 +34,6 @@ _OPTIONS: Final = {
     "types": "--types",
     "rate_per_second": "--rate",
 }
-
-
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """Read a time as the API does."""
-    del ctx, param
-    if value is None:
-        return None
-    try:
-        return msgspec.convert(value, _Moment)
-    except msgspec.ValidationError as error:
-        message = "give RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z"
-        raise click.BadParameter(message) from error
 
 
 def _position(ctx: click.Context, param: click.Parameter, value: str | None) -> int | dict[str, int] | None:
@@ -70,8 +59,8 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="only count, and 
     "that meet every given condition."
 )
 @click.argument("name")
-@click.option("--from", "from_time", callback=_moment, metavar="TIME", help="those recorded at this time or later")
-@click.option("--to", "to_time", callback=_moment, metavar="TIME", help="those recorded before this time")
+@click.option("--from", "from_time", callback=read_moment, metavar="TIME", help="those recorded at this time or later")
+@click.option("--to", "to_time", callback=read_moment, metavar="TIME", help="those recorded before this time")
 @click.option(
     "--from-position",
     callback=_position,
