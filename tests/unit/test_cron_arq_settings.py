@@ -49,6 +49,7 @@ def test_the_url_is_read_as_everywhere_when_arq_connects(url: str, expected: tup
     """A password with signs in it is decoded, which ARQ itself does not do."""
     redis = settings_for(url).redis_settings
 
+    assert redis is not None
     assert (redis.host, redis.port, redis.database, redis.username, redis.password, redis.ssl) == expected
 
 
