@@ -7,6 +7,7 @@ import re
 from enum import Enum
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +129,7 @@ def test_filter_holds_as_eventbridge_would_say(written: object, *, expected: boo
         ({"$or": [{"a": ["x"]}, {"b": "x"}]}, "where.$or.1.b"),
         ({"$and": [{"a": ["x"]}]}, "where.$and"),
         ({"a": ["x" * 9000]}, "where"),
+        ({"a": [{"prefix": "x"}] * 65}, "where"),
         ({"a": [object()]}, "where"),
     ],
 )
@@ -147,6 +149,13 @@ def test_filter_is_refused_when_it_is_nested_too_deeply() -> None:
 
     with pytest.raises(InvalidInputError, match="nested"):
         Filter.of(written)
+
+
+@pytest.mark.parametrize("deep", ["[" * 700 + "]" * 700, '{"a":' * 700 + "1" + "}" * 700, "[" * 3000 + "]" * 3000])
+def test_filter_is_refused_when_it_is_deeper_than_python_goes(deep: str) -> None:
+    """However deep it is: the caller's error, never a fault."""
+    with pytest.raises(InvalidInputError):
+        Filter.of({"a": msgspec.Raw(deep.encode())})
 
 
 def test_filters_are_equal_when_they_are_written_alike() -> None:

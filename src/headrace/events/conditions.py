@@ -70,10 +70,13 @@ def leaf_of(written: Sequence[object], at: str) -> Leaf:
         refuse(at, "an empty list is met by nothing: name at least one alternative")
     conditions: list[Condition] = []
     exists: set[bool] = set()
+    literals = [one for one in written if not isinstance(one, list | Mapping)]
+    if literals:
+        conditions.append(_among(literals))
     for place, one in enumerate(written):
         if isinstance(one, Mapping) and "exists" in one:
             exists.add(_exists_of(one, f"{at}.{place}"))
-        else:
+        elif isinstance(one, list | Mapping):
             conditions.append(_condition_of(one, f"{at}.{place}"))
     return Leaf(tuple(conditions), absent=False in exists, present=True in exists)
 
@@ -110,11 +113,9 @@ def _exists_of(one: Mapping[str, Any], at: str) -> bool:
     return given
 
 
-def _condition_of(one: object, at: str) -> Condition:
+def _condition_of(one: list[Any] | Mapping[str, Any], at: str) -> Condition:
     if isinstance(one, list):
         refuse(at, "an alternative is a value or an operator, not a list")
-    if not isinstance(one, Mapping):
-        return lambda value: _same(value, one)
     if len(one) != 1:
         refuse(at, 'an operator stands alone in its object, such as {"prefix": "DE-"}')
     ((name, argument),) = one.items()
@@ -124,10 +125,10 @@ def _condition_of(one: object, at: str) -> Condition:
     return make(argument, f"{at}.{name}")
 
 
-def _same(value: object, literal: object) -> bool:
-    if isinstance(value, bool) or isinstance(literal, bool):
-        return value is literal
-    return value == literal
+def _among(literals: Sequence[object]) -> Condition:
+    """Ask whether a value is one of some, however many there are."""
+    known = {(isinstance(literal, bool), literal) for literal in literals}
+    return lambda value: (isinstance(value, bool), value) in known
 
 
 def _text(argument: object, at: str) -> str:
@@ -206,7 +207,8 @@ def _anything_but(argument: object, at: str) -> Condition:
     for place, one in enumerate(values):
         if isinstance(one, list | Mapping):
             refuse(f"{at}.{place}", "this must be a text, a number, a boolean or null")
-    return lambda value: not any(_same(value, one) for one in values)
+    known = _among(values)
+    return lambda value: not known(value)
 
 
 def _but_operator(argument: Mapping[str, Any], at: str) -> Condition:

@@ -25,6 +25,9 @@ MAX_BYTES: Final = 8192
 MAX_DEPTH: Final = 20
 """Of objects within objects."""
 
+MAX_OPERATORS: Final = 64
+"""Of all fields together: each may be asked of every element of a long list."""
+
 OR: Final = "$or"
 
 _Test = Callable[[Mapping[str, Any]], bool]
@@ -56,7 +59,10 @@ class Filter:
 
         """
         text, plain = _plain(written, field)
-        return cls(text, frozenset(_paths(plain, "")), _all_of(plain, field, 1))
+        test = _all_of(plain, field, 1)
+        if _operators(plain) > MAX_OPERATORS:
+            refuse(field, f"this has more than {MAX_OPERATORS} operators; literal values are not counted")
+        return cls(text, frozenset(_paths(plain, "")), test)
 
     def matches(self, data: str) -> bool:
         """Tell whether an event with these data, as JSON text, is meant."""
@@ -90,6 +96,13 @@ def _plain(written: object, at: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(plain, dict):
         refuse(at, "a filter is an object of fields")
     return encoded.decode(), plain
+
+
+def _operators(node: object) -> int:
+    """Return how many objects stand in lists: the operators, and the members of `$or`."""
+    if isinstance(node, list):
+        return sum(isinstance(one, dict) + _operators(one) for one in node)
+    return sum(_operators(one) for one in node.values()) if isinstance(node, dict) else 0
 
 
 def _all_of(written: Mapping[str, Any], at: str, depth: int) -> _Test:
