@@ -10,6 +10,7 @@ import pytest
 
 from headrace.database.states import JobState
 from headrace.diagnostics import count, echo, fail, sleep
+from headrace.errors import ConfigurationError
 from headrace.jobs.belt import stream_of
 from headrace.jobs.call import Call, Options
 from headrace.jobs.cancel import cancel_job
@@ -279,7 +280,7 @@ async def test_worker_that_cannot_start_leaves_nothing_open(road: Road) -> None:
     before = asyncio.all_tasks()
     broken = Settings(database_url=road.settings.database_url, redis_url="nonsense://", lease_seconds=1.0)
 
-    with pytest.raises(ValueError, match=r"nonsense|scheme"):
+    with pytest.raises(ConfigurationError, match=r"nonsense|scheme"):
         async with working(road, broken):
             pass
 

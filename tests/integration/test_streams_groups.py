@@ -35,10 +35,14 @@ async def group(redis: Redis, redis_url: str) -> AsyncIterator[RedisGroup]:
     await connection.aclose()
 
 
-async def test_gone_consumer_is_forgotten_when_the_group_is_rewound(redis: Redis, group: RedisGroup) -> None:
+async def test_gone_consumer_is_forgotten_when_the_group_is_rewound(
+    redis: Redis, redis_url: str, group: RedisGroup
+) -> None:
     """What it had been given is nobody's any more, and its name does not pile up."""
     await group.rewind(0, 0)
-    await RedisGroup(redis, redis, GROUP, "gone").read([0], count=10, wait_seconds=AT_ONCE)
+    gone = open_reader(redis_url)
+    await RedisGroup(redis, gone, GROUP, "gone").read([0], count=10, wait_seconds=AT_ONCE)
+    await gone.aclose()
 
     await group.rewind(0, 4)
     await group.read([0], count=100, wait_seconds=AT_ONCE)
