@@ -98,11 +98,15 @@ async def test_webhook_is_disabled_at_once_when_the_endpoint_is_gone(hooks: Worl
     await hooks.publish(Happened("c"))
 
     shown, deliveries = await hooks.webhook(made), await hooks.deliveries(made)
+    path = f"/v1/webhooks/{made['id']}/deliveries"
+    found = {state: await hooks.client.get(path, params={"state": state}) for state in ("cancelled", "dead", "gone")}
 
     assert (shown["enabled"], shown["disabled_reason"]) == (False, "the endpoint answered 410 Gone")
     assert shown["disabled_at"].startswith("2031-05-01T12:00")
     assert [delivery["state"] for delivery in deliveries] == ["cancelled", "cancelled"]
     assert all("410 Gone" in delivery["reason"] for delivery in deliveries)
+    assert found["cancelled"].json()["items"] == deliveries
+    assert (found["dead"].json()["items"], found["gone"].status_code) == ([], 422)
     assert len(shop.calls) == 2
 
 

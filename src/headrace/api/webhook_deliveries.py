@@ -5,12 +5,13 @@ Owns these routes. A delivery is a job of the same id; what each call came to is
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import QueryParameter
 
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
@@ -19,8 +20,10 @@ from headrace.cursors import id_of
 from headrace.errors import NotFoundError
 from headrace.transaction import Transaction
 from headrace.webhooks.deliveries import send_again
-from headrace.webhooks.model import WebhookAttempt, WebhookDelivery
+from headrace.webhooks.model import DeliveryState, WebhookAttempt, WebhookDelivery
 from headrace.webhooks.queries import attempts_of, delivery_by_id, list_deliveries, webhook_by_id
+
+InState = Annotated[DeliveryState | None, QueryParameter(name="state", description="those in this state")]
 
 
 class WebhookDeliveryWithLog(WebhookDelivery, frozen=True, kw_only=True):
@@ -31,12 +34,16 @@ class WebhookDeliveryWithLog(WebhookDelivery, frozen=True, kw_only=True):
 
 @get("/v1/webhooks/{webhook_id:uuid}/deliveries", summary="List the deliveries of a webhook")
 async def find_deliveries(
-    request: Request[Any, Any, Any], webhook_id: UUID, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
+    request: Request[Any, Any, Any],
+    webhook_id: UUID,
+    in_state: InState = None,
+    limit: Limit = DEFAULT_LIMIT,
+    cursor: Cursor = None,
 ) -> Page[WebhookDelivery]:
     """Return the deliveries of a webhook, the newest first, each with what its last call came to."""
     async with door_of(request).record.engine.connect() as connection:
         await webhook_by_id(connection, webhook_id)
-        found = await list_deliveries(connection, webhook_id, limit=limit + 1, before=id_of(cursor))
+        found = await list_deliveries(connection, webhook_id, limit=limit + 1, before=id_of(cursor), state=in_state)
     return page_of(found, limit, lambda delivery: str(delivery.id))
 
 

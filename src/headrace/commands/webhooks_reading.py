@@ -15,7 +15,7 @@ from headrace.commands.shown import NOTHING, echo_facts, echo_json, echo_table, 
 from headrace.cursors import cursor_of, id_of
 from headrace.database.record import Record
 from headrace.jobs.limits import Rate
-from headrace.webhooks.model import Webhook, WebhookDelivery
+from headrace.webhooks.model import DeliveryState, Webhook, WebhookDelivery
 from headrace.webhooks.queries import list_deliveries, list_webhooks, webhook_by_id
 
 _COLUMNS: Final = ("WEBHOOK", "STATE", "CIRCUIT", "URL", "TYPES")
@@ -55,12 +55,20 @@ def show(webhook_id: UUID, *, as_json: bool) -> None:
 
 @click.command(help="List the deliveries of a webhook, the newest first, each with what its last call came to.")
 @click.argument("webhook_id", type=click.UUID)
+@click.option("--state", type=click.Choice([state.value for state in DeliveryState]), help="those in this state")
 @click.option("--limit", type=_LIMIT, default=50, show_default=True, help="how many at most")
 @click.option("--cursor", default=None, help="where the page before ended")
 @json_option
-def deliveries(webhook_id: UUID, limit: int, cursor: str | None, *, as_json: bool) -> None:
+def deliveries(webhook_id: UUID, state: str | None, limit: int, cursor: str | None, *, as_json: bool) -> None:
     """Print a page of deliveries."""
-    found = operate(lambda record: _deliveries(record, webhook_id, limit + 1, id_of(cursor)))
+    chosen = None if state is None else DeliveryState(state)
+
+    async def page_of(record: Record) -> list[WebhookDelivery]:
+        async with record.engine.connect() as connection:
+            await webhook_by_id(connection, webhook_id)
+            return await list_deliveries(connection, webhook_id, limit=limit + 1, before=id_of(cursor), state=chosen)
+
+    found = operate(page_of)
     page = found[:limit]
     next_cursor = cursor_of(str(page[-1].id)) if len(found) > limit else None
     if as_json:
@@ -102,12 +110,6 @@ async def _webhooks(record: Record, limit: int, before: UUID | None) -> list[Web
 async def _webhook(record: Record, webhook_id: UUID) -> Webhook:
     async with record.engine.connect() as connection:
         return await webhook_by_id(connection, webhook_id)
-
-
-async def _deliveries(record: Record, webhook_id: UUID, limit: int, before: UUID | None) -> list[WebhookDelivery]:
-    async with record.engine.connect() as connection:
-        await webhook_by_id(connection, webhook_id)
-        return await list_deliveries(connection, webhook_id, limit=limit, before=before)
 
 
 def _state(webhook: Webhook) -> str:

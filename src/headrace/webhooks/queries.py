@@ -41,9 +41,16 @@ _SECRETS: Final = text("""
     FROM webhooks WHERE id = :id
 """)
 
-_DELIVERY: Final = """
-    SELECT d.id, d.webhook_id, d.event_id, e.type, CAST(j.state AS text) AS state, coalesce(j.attempt, a.attempt, 0)
-               AS attempts,
+# A job that has left the record had ended: the log says how.
+_STATE: Final = """
+    CASE WHEN j.state = 'succeeded' THEN 'handled' WHEN j.state = 'dead' THEN 'dead'
+         WHEN j.state IN ('cancelled', 'expired') THEN 'cancelled'
+         WHEN j.state IS NULL THEN CASE WHEN a.at IS NULL OR a.error IS NOT NULL THEN 'cancelled' ELSE 'handled' END
+         WHEN a.at IS NULL THEN 'pending' ELSE 'retrying' END
+"""
+
+_DELIVERY: Final = f"""
+    SELECT d.id, d.webhook_id, d.event_id, e.type, {_STATE} AS state, coalesce(j.attempt, a.attempt, 0) AS attempts,
            CASE WHEN d.held IS NOT NULL OR j.state = 'cancelled' THEN d.reason END AS reason,
            a.status, a.error, a.response, a.seconds, a.at,
            CASE WHEN j.state IN ('scheduled', 'pending', 'retrying') THEN j.run_at END AS next_attempt_at,
@@ -53,10 +60,11 @@ _DELIVERY: Final = """
     LEFT JOIN event_log e ON e.id = d.event_id
     LEFT JOIN LATERAL (SELECT * FROM webhook_attempts w WHERE w.delivery_id = d.id ORDER BY w.fence DESC LIMIT 1) AS a
         ON true
-"""
+"""  # noqa: S608 - composed of constants
 _DELIVERIES: Final = text(f"""
     {_DELIVERY} WHERE d.webhook_id = :webhook_id
-    AND (CAST(:before AS uuid) IS NULL OR d.id < CAST(:before AS uuid)) ORDER BY d.id DESC LIMIT :limit
+    AND (CAST(:before AS uuid) IS NULL OR d.id < CAST(:before AS uuid))
+    AND (CAST(:state AS text) IS NULL OR {_STATE} = :state) ORDER BY d.id DESC LIMIT :limit
 """)
 _ONE_DELIVERY: Final = text(f"{_DELIVERY} WHERE d.id = :id")
 
@@ -101,10 +109,15 @@ async def sealed_secrets(connection: AsyncConnection, webhook_id: UUID) -> Seale
 
 
 async def list_deliveries(
-    connection: AsyncConnection, webhook_id: UUID, *, limit: int, before: UUID | None = None
+    connection: AsyncConnection,
+    webhook_id: UUID,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    state: DeliveryState | None = None,
 ) -> list[WebhookDelivery]:
-    """Return a page of a webhook's deliveries, the newest first."""
-    given = {"webhook_id": webhook_id, "limit": limit, "before": before}
+    """Return a page of a webhook's deliveries, the newest first, those in one state where it is named."""
+    given = {"webhook_id": webhook_id, "limit": limit, "before": before, "state": state}
     return [_delivery(row) for row in await connection.execute(_DELIVERIES, given)]
 
 
@@ -168,21 +181,13 @@ def _circuit(row: Row[Any]) -> CircuitState:
     return CircuitState.OPEN if row.is_open else CircuitState.HALF_OPEN
 
 
-_STATES: Final = {
-    "succeeded": DeliveryState.HANDLED,
-    "dead": DeliveryState.DEAD,
-    "cancelled": DeliveryState.CANCELLED,
-    "expired": DeliveryState.CANCELLED,
-}
-
-
 def _delivery(row: Row[Any]) -> WebhookDelivery:
     return WebhookDelivery(
         id=row.id,
         webhook_id=row.webhook_id,
         event_id=row.event_id,
         type=row.type,
-        state=_state(row),
+        state=DeliveryState(row.state),
         attempts=row.attempts,
         reason=row.reason,
         last_status=row.status,
@@ -197,11 +202,3 @@ def _delivery(row: Row[Any]) -> WebhookDelivery:
         replay_id=row.replay_id,
         resend_of=row.resend_of,
     )
-
-
-def _state(row: Row[Any]) -> DeliveryState:
-    if row.state in _STATES:
-        return _STATES[row.state]
-    if row.state is None:  # its job has left the record: the log says how it ended
-        return DeliveryState.CANCELLED if row.at is None or row.error else DeliveryState.HANDLED
-    return DeliveryState.PENDING if row.at is None else DeliveryState.RETRYING
