@@ -1,7 +1,8 @@
 """What every test may ask for: real servers, one of each kind for the whole run, and a fresh database in each.
 
 `TEST_DATABASE_URL` and `TEST_REDIS_URL` name servers to use instead of the embedded ones; the user of the first must
-be allowed to create databases, and the second loses what its databases hold.
+be allowed to create databases, and the second loses what its databases hold. Where tests run several at a time, each
+names as many servers, with commas between.
 """
 
 from __future__ import annotations
@@ -27,10 +28,17 @@ def with_path(url: str, path: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{path}"))
 
 
+def _given(variable: str) -> str | None:
+    """Return the URL of the server that this process of pytest is to use, None where it starts its own."""
+    urls = os.environ.get(variable)
+    place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return urls.split(",")[place] if urls else None
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL for the whole run."""
-    if given := os.environ.get("TEST_DATABASE_URL"):
+    if given := _given("TEST_DATABASE_URL"):
         yield PostgresServer(lambda database: with_path(given, database))
         return
     with running_postgres(tmp_path_factory.mktemp("postgres") / "cluster") as server:
@@ -40,7 +48,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis for the whole run."""
-    if given := os.environ.get("TEST_REDIS_URL"):
+    if given := _given("TEST_REDIS_URL"):
         yield RedisServer(lambda number: with_path(given, str(number)), databases=16)
         return
     with running_redis(tmp_path_factory.mktemp("redis") / "belt") as server:
