@@ -48,8 +48,8 @@ class Flat(msgspec.Struct, frozen=True):
 
     @property
     def growth(self) -> float:
-        """The most that was held after a wave, as a multiple of what was held after the first."""
-        return max(self.after) / self.after[0]
+        """How much more was held after a wave, at most, than after the first, in MB."""
+        return max(self.after) - self.after[0]
 
 
 async def measure_flat(stage: Stage, *, events: int, jobs: int) -> Flat:
