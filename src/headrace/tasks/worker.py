@@ -101,6 +101,13 @@ class Worker:
 
     async def start(self) -> Record:
         """Open the stores, register, and begin to read; return the record."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> Record:
         if not self._guest:
             self._take_over()
         record = await self._stack.enter_async_context(
