@@ -125,7 +125,7 @@ async def test_append_goes_on_when_the_scripts_are_forgotten(redis: Redis, write
     assert await positions(redis, 0) == [1, 2]
 
 
-async def test_lane_is_trimmed_at_once_when_much_was_acknowledged(redis: Redis, writer: RedisWriter) -> None:
+async def test_lane_is_trimmed_at_once_when_much_was_acknowledged(writer: RedisWriter) -> None:
     """Redis by itself would stop after ten thousand, and a fast lane would grow."""
     for before in range(0, 15_000, 5000):
         await writer.append([Batch(0, before, [b"e"] * 5000)])
