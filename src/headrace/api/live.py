@@ -2,8 +2,9 @@
 
 Owns the form of the stream: first where it begins, then a `message` for each event with the marks as its id, and every
 15 s where it stands, so that nobody in between takes the connection for dead. With `Last-Event-ID`, which a browser
-sends by itself when it comes back, the stream resumes after that event from the record. A client that does not read as
-fast as events come is told `dropped` and let go; one that goes away is forgotten.
+sends by itself when it comes back, the stream resumes after that event from the record. A client that is slower than
+events come is given them from the record; one that takes nothing for seconds is told `dropped` and let go, and one that
+goes away is forgotten.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from headrace.leases import Fence
 from headrace.relay.capacity import FULL_SECONDS, Capacity
 from headrace.relay.position import BATCH, Placed, acknowledged, heads, place
 from headrace.relay.recovery import Recovery
+from headrace.streams.connection import AWAY
 from headrace.streams.payload import encode
 from headrace.streams.portion import Portion
 from headrace.streams.refusals import is_refusal
@@ -58,6 +59,8 @@ class Lanes:
         self._look_at = 0.0
         self._feed_at: dict[int, float] = {}
         self._blind = False
+        self.away = False
+        """Whether the belt did not answer at all: whoever asks it something else waits as long in vain."""
         self.placed: Placed = {}
         """What the last step gave positions to."""
 
@@ -88,7 +91,7 @@ class Lanes:
         self._capacity.know_floors(await acknowledged(self._connection))
         found = await self._writer.append([Batch(lane, head, ()) for lane, head in self._heads.items()])
         if self._blind:
-            self._blind = False
+            self._blind = self.away = False
             logger.info("belt_back")
         differing = [lane for lane, head in self._heads.items() if not self._is_right(lane, found[lane], head)]
         for lane in self._heads.keys() - set(differing):
@@ -112,6 +115,7 @@ class Lanes:
             if not is_refusal(error):
                 raise
             self._look_at = time.monotonic() + LOOK_SECONDS
+            self.away = isinstance(error, AWAY)
             if not self._blind:
                 self._blind = True
                 logger.warning("belt_away", error=repr(error))

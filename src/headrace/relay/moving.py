@@ -49,8 +49,9 @@ async def move_with(leadership: Leadership, writer: LaneWriter) -> None:
             rung.clear()
             placing = await resizing.step()
             moved = await lanes.step(placing=placing)
-            await announcer.announce(lanes.placed)
-            await trimmer.step()
+            if not lanes.away:  # each would wait for its time-out, and no event would get a position meanwhile
+                await announcer.announce(lanes.placed)
+                await trimmer.step()
             longest = LAST_PAUSE_SECONDS if placing else RESTING_PAUSE_SECONDS
             pause = FIRST_PAUSE_SECONDS if moved else min(pause * 2, longest)
             if not moved:

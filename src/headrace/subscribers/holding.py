@@ -160,7 +160,7 @@ class Holding:
         return False
 
     async def _release(self, key: Key, lane: Lane) -> bool:
-        """Let a key go behind which nothing waits; tell whether something came meanwhile."""
+        """Let a key go behind which nothing waits, and return False: there is nothing to take, or not yet."""
         async with self._putting, borrowed(self._record.engine) as connection:
             if await release(connection, self._subscription, key.name, fence=lane.fence):
                 key.lane = None
