@@ -30,6 +30,8 @@ WAITING: Final = (Held.PAUSED, Held.CIRCUIT, Held.SECRET)
 
 _HOLD: Final = text("UPDATE webhook_deliveries SET held = :held, reason = :reason WHERE id = :id")
 
+_IS_ENABLED: Final = text("SELECT enabled FROM webhooks WHERE id = :id FOR SHARE")
+
 _RELEASE: Final = text(f"""
     WITH freed AS (
         UPDATE webhook_deliveries SET held = NULL, reason = NULL
@@ -68,6 +70,14 @@ async def hold(connection: AsyncConnection, delivery_id: UUID, held: Held | None
     await connection.execute(_HOLD, {"id": delivery_id, "held": held, "reason": reason})
 
 
+async def is_enabled(tx: Transaction, webhook_id: UUID) -> bool:
+    """Tell whether a webhook is enabled by now; nobody switches it before the caller's transaction has ended.
+
+    So what is given up in that transaction is there to be taken up when the webhook is enabled after it.
+    """
+    return bool((await tx.connection.execute(_IS_ENABLED, {"id": webhook_id})).scalar_one_or_none())
+
+
 async def release(tx: Transaction, webhook_id: UUID, reasons: Sequence[Held] = WAITING) -> bool:
     """Let deliveries go that are held for one of these reasons; tell whether there may be more."""
     row = {"webhook_id": webhook_id, "reasons": [held.value for held in reasons], "most": PORTION}
@@ -88,13 +98,16 @@ async def take_up(begin: Begin, webhook_id: UUID) -> None:
 async def give_up(begin: Begin, webhook_id: UUID, reason: str, *, held: Held | None = Held.DISABLED) -> None:
     """Cancel the deliveries of a webhook that no worker has in hand, after it was disabled or deleted.
 
-    A process that dies here leaves the rest to their own turn: each looks at its webhook first.
+    Where it was enabled again meanwhile, what is left goes on. A process that dies here leaves the rest to their own
+    turn: each looks at its webhook first.
     """
     row = {"queue": QUEUE, "key": subscription_of(webhook_id), "held": held, "reason": reason, "most": PORTION}
     for statement in _GIVE_UP:
         ended = PORTION
         while ended == PORTION:
             async with begin() as tx:
+                if await is_enabled(tx, webhook_id):
+                    return
                 ended = (await tx.connection.execute(statement, row)).rowcount
 
 

@@ -29,7 +29,7 @@ from headrace.webhooks.calling import Called, Caller, Message, open_caller
 from headrace.webhooks.deliveries import done
 from headrace.webhooks.endpoint import become_waker, may_probe, note_failure, note_success, take_slot
 from headrace.webhooks.fanout import fan_out
-from headrace.webhooks.holding import give_up, hold, release
+from headrace.webhooks.holding import give_up, hold, is_enabled, release
 from headrace.webhooks.model import QUEUE, TASK, Held
 from headrace.webhooks.schedule import OverDays
 from headrace.webhooks.standing import Delivery, Standing, standing_of
@@ -91,10 +91,12 @@ def _message(run: Run, delivery: Delivery, standing: Standing) -> Message:
     )
 
 
-async def _end(run: Run, delivery: Delivery, standing: Standing) -> Cancel:
+async def _end(run: Run, delivery: Delivery, standing: Standing) -> Cancel | Snooze:
     """End a delivery that has nowhere to go; that of a disabled webhook can be taken up again."""
     reason = f"the webhook is disabled: {standing.disabled_reason}" if standing.known else "the webhook was deleted"
     tx = await run.begin()
+    if await is_enabled(tx, delivery.webhook_id):
+        return Snooze(0.0)
     await hold(tx.connection, delivery.id, Held.DISABLED if standing.known else None, reason)
     return Cancel(reason)
 
@@ -151,7 +153,7 @@ async def _taken(run: Run, delivery: Delivery, standing: Standing, called: Calle
     return called.status or 0
 
 
-async def _not_taken(run: Run, delivery: Delivery, called: Called) -> Cancel:
+async def _not_taken(run: Run, delivery: Delivery, called: Called) -> Cancel | Snooze:
     """Write down a call that was not taken; end the delivery where the webhook is disabled by it, else fail.
 
     Raises:
@@ -176,6 +178,8 @@ async def _not_taken(run: Run, delivery: Delivery, called: Called) -> Cancel:
         raise EndpointBusyError(called.error or "", called.asked_seconds * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
     await give_up(run.apart, webhook_id, f"the webhook is disabled: {reason}")
     tx = await run.begin()
+    if await is_enabled(tx, webhook_id):
+        return Snooze(0.0)
     await hold(tx.connection, delivery.id, Held.DISABLED, f"the webhook is disabled: {reason}")
     return Cancel(reason)
 
