@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import click
 import msgspec
 
 from headrace.clock import now
+from headrace.commands.moments import WRITTEN, moment_of
 from headrace.commands.operating import explained, operator_settings
 from headrace.commands.running import run_until_stopped
 from headrace.commands.shown import moment, one_line
@@ -50,13 +51,12 @@ class _Since(click.ParamType[datetime]):
         """Return the time that is meant."""
         if isinstance(value, datetime):
             return value
-        if ago := _AGO.fullmatch(str(value)):
-            return now() - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
         try:
-            given = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time: give RFC 3339, or how long ago, as 90s, 10m, 2h or 1d", param, ctx)
-        return given if given.tzinfo else given.replace(tzinfo=UTC)
+            if ago := _AGO.fullmatch(str(value)):
+                return now() - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
+            return moment_of(str(value))
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time: {WRITTEN}; or how long ago, as 90s, 10m, 2h or 1d", param, ctx)
 
 
 @click.command(
