@@ -393,3 +393,23 @@ async def test_listeners_are_bounded_when_more_come(settings: Settings) -> None:
 
     assert (refused.status_code, "Retry-After" in refused.headers) == (503, True)
     assert socket.value.response.status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("line", "header", "status"),
+    [("?filter=" + "%5B" * 3000, "", 414), ("", f"X-Long: {'x' * 9000}\r\n", 431), ("", "nonsense\r\n", None)],
+)
+async def test_handshake_is_answered_and_ended_when_it_cannot_be_read(
+    served: Served, line: str, header: str, status: int | None
+) -> None:
+    """Without a key or with one: nobody keeps a connection open by what no handshake looks like."""
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    handshake = f"GET /v1/live{line} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{header}\r\n"
+
+    writer.write(handshake.encode())
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+
+    assert answer[:13].decode() == (f"HTTP/1.1 {status} " if status else "")
+    writer.close()

@@ -1,8 +1,9 @@
 """uvicorn's two protocols, which tell an application the transport below it.
 
 Owns the one thing that ASGI cannot say: that a connection is to be cut off at once, with whatever its client has not
-read. A live tail whose client reads nothing would otherwise keep its buffers, and hold up the end of the process. Never
-use the transport for anything else.
+read. A live tail whose client reads nothing would otherwise keep its buffers, and hold up the end of the process. And a
+handshake that cannot be read is answered (414, 431) and ended, where uvicorn would keep its connection without a word.
+Never use the transport for anything else.
 """
 
 from __future__ import annotations
@@ -33,6 +34,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Put the transport where the scope of the connection has it."""
         super().connection_made(transport)
         self.app_state = self.app_state | {_TRANSPORT: transport}
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; send the refusal of a handshake whose lines are too long or too many, and end it."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.handshake_initiated = True
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
 
 def transport_of(scope: Scope) -> asyncio.WriteTransport | None:
