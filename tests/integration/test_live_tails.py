@@ -397,10 +397,10 @@ async def test_listeners_are_bounded_when_more_come(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("line", "header", "status"),
-    [("?filter=" + "%5B" * 3000, "", 414), ("", f"X-Long: {'x' * 9000}\r\n", 431), ("", "nonsense\r\n", None)],
+    [("?filter=" + "%5B" * 3000, "", 414), ("", f"X-Long: {'x' * 9000}\r\n", 431), ("", "nonsense\r\n", 400)],
 )
 async def test_handshake_is_answered_and_ended_when_it_cannot_be_read(
-    served: Served, line: str, header: str, status: int | None
+    served: Served, line: str, header: str, status: int
 ) -> None:
     """Without a key or with one: nobody keeps a connection open by what no handshake looks like."""
     host, port = served.url.removeprefix("http://").split(":")
@@ -411,5 +411,5 @@ async def test_handshake_is_answered_and_ended_when_it_cannot_be_read(
     async with asyncio.timeout(10):
         answer = await reader.read()
 
-    assert answer[:13].decode() == (f"HTTP/1.1 {status} " if status else "")
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     writer.close()

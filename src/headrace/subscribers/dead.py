@@ -3,7 +3,7 @@
 Owns the reading of `dead_deliveries`: groups by fingerprint and release, and the deliveries of one fingerprint, each
 with the error of its last attempt. The database keeps that table true by a trigger, whichever way a job dies, is tried
 again, is cancelled or leaves the record; a delivery of a webhook is one of the subscription `webhook:<id>`. Never count
-dead jobs by their tags: of a hundred thousand that takes seconds, of groups here a few hundredths.
+dead jobs by their tags: of a hundred thousand that takes seconds, of groups here a fraction of one.
 """
 
 from __future__ import annotations

@@ -87,8 +87,11 @@ class Keys:
             return
         key.ready = True
         self._ready.append(key)
-        if self._idle:
-            self._idle.popleft().set_result(None)
+        while self._idle:
+            idle = self._idle.popleft()
+            if not idle.done():  # else its worker was cancelled
+                idle.set_result(None)
+                return
 
     async def take(self) -> Key:
         """Wait for a key that nobody has, and take it."""

@@ -163,6 +163,7 @@ _REASONS: Final[dict[type[Exception], Reason]] = {
     httpcore.ConnectError: Reason.not_connected,
     httpcore.NetworkError: Reason.broken_off,
     httpcore.ProtocolError: Reason.broken_off,
+    OSError: Reason.broken_off,  # ssl.SSLError too: what httpcore does not translate
 }
 _COME_BETWEEN: Final = tuple(_REASONS)
 
