@@ -244,6 +244,7 @@ async def test_reasons_hold_when_a_job_does_not_run(api: tuple[httpx.AsyncClient
         "state": "pending",
         "reasons": [],
         "ahead": 0,
+        "behind": 0,
         "forecast": {
             "position": 1,
             "start_in_seconds": {"low": 0.0, "likely": 0.05, "high": 1.0},

@@ -61,9 +61,10 @@ async def test_floods_share_the_slots_when_they_are_equal_in_priority(road: Road
         await asyncio.sleep(2.5)
 
     a, b = [(await held(road.driver, queue))[None] for queue in ("a", "b")]
-    started = [len(await entered(road.driver, queue, JobState.RUNNING)) for queue in ("a", "b")]
+    begun_a, begun_b = [await entered(road.driver, queue, JobState.RUNNING) for queue in ("a", "b")]
+    beside = [at for at in begun_a if at >= min(begun_b)]  # the first queue had all slots until then
     assert most_at_once([*a, *b]) <= SLOTS + 8
-    assert started[1] > 0.3 * sum(started)
+    assert len(begun_b) > 0.4 * (len(begun_b) + len(beside))
 
 
 async def test_low_priority_is_not_starved_when_another_queue_is_flooded_with_high(road: Road) -> None:
