@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -23,10 +23,9 @@ from headrace.resources import build_registry
 from headrace.subscribers.contract import Subscription
 from headrace.subscribers.failures import QUEUE
 from headrace.subscribers.rebuild import AskedRebuild, start_rebuild
-from headrace.subscribers.replay import Asked, Replayed, Selection, start_replay
+from headrace.subscribers.replay import Asked, Position, Replayed, Selection, start_replay
 from headrace.transaction import Transaction, transaction
 
-_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _OPTIONS: Final = {
     "from_time": "--from",
     "to_time": "--to",
@@ -43,11 +42,16 @@ def _position(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         return None
     try:
         if "=" not in value:
-            return int(value)
-        return {lane.strip(): int(position) for lane, position in (part.split("=") for part in value.split(","))}
+            return msgspec.convert(int(value), Position)
+        named = [part.split("=") for part in value.split(",")]
+        positions = {lane.strip(): msgspec.convert(int(position), Position) for lane, position in named}
     except ValueError as error:
-        message = "give a position for all lanes, or some lanes with theirs, as 0=17,2=40"
+        message = "give a position from 0 to 2^63-1 for all lanes, or some lanes with theirs, as 0=17,2=40"
         raise click.BadParameter(message) from error
+    if len(positions) < len(named):
+        message = "this names a lane twice"
+        raise click.BadParameter(message)
+    return positions
 
 
 _rate_option = click.option("--rate", type=float, default=None, metavar="N", help="events in a second at most")
