@@ -1,7 +1,8 @@
 """Groups of commands that are imported when one of them is called for.
 
 Owns `LazyGroup`: a table says where each command is and what it does, so that a help page costs no import of a station,
-and a command only those of its own. Never import a command to show its line of help.
+and a command only those of its own. An argument that is no text is a usage error before any of them runs. Never import
+a command to show its line of help.
 """
 
 from __future__ import annotations
@@ -17,6 +18,24 @@ Table = Mapping[str, tuple[str, str]]
 
 
 _HELP: Final = ("-h", "--help")
+_SHOWN: Final = 20
+"""Characters on both sides of what is no text."""
+
+
+def _require_text(argument: str) -> None:
+    """Refuse bytes that are no text where this machine expects it: neither JSON nor the record can hold them.
+
+    Raises:
+        click.UsageError: showing them.
+
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError as error:
+        start = max(0, error.start - _SHOWN)
+        shown = repr(argument[start : error.end + _SHOWN].encode(errors="surrogateescape"))[1:]
+        message = f"an argument is not UTF-8 text: write {shown} as UTF-8"
+        raise click.UsageError(message) from error
 
 
 class LazyGroup(click.Group):
@@ -28,7 +47,9 @@ class LazyGroup(click.Group):
         self._default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Let options without a command be those of the default one."""
+        """Let options without a command be those of the default one; refuse what is no text, for all commands."""
+        for one in args:
+            _require_text(one)
         if self._default is not None and (not args or (args[0].startswith("-") and args[0] not in _HELP)):
             args = [self._default, *args]
         return super().parse_args(ctx, args)
