@@ -165,6 +165,15 @@ async def test_key_is_not_found_when_it_is_not_held(world: World, path: str, sta
     assert listing.status_code == 404
 
 
+async def test_key_is_refused_when_it_holds_a_nul(world: World) -> None:
+    """No key holds one: 422 names the field."""
+    async with api_of(world) as client:
+        answers = [await client.post(f"{KEYS}/{key}") for key in ("%00/retry", "a%00b/skip")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert [[one["field"] for one in answer.json()["errors"]] for answer in answers] == [["key"], ["key"]]
+
+
 async def test_listing_has_pages_when_many_keys_are_held(world: World) -> None:
     """Keys come in their order, a page at a time; one that nothing blocks is catching up and cannot be skipped."""
     await world.driver.execute(

@@ -146,7 +146,12 @@ async def test_tail_is_refused_when_the_id_is_not_of_this_log(served: Served, gi
 
 @pytest.mark.parametrize(
     ("query", "field"),
-    [({"type": "Orders"}, "type"), ({"filter": "{"}, "filter"), ({"filter": '{"a": 1}'}, "filter.a")],
+    [
+        ({"type": "Orders"}, "type"),
+        ({"filter": "{"}, "filter"),
+        ({"filter": '{"a": 1}'}, "filter.a"),
+        ({"subject": "\x00"}, "subject"),
+    ],
 )
 async def test_tail_is_refused_when_its_wishes_are_malformed(served: Served, query: dict[str, str], field: str) -> None:
     """422 by both ways, before anything begins."""

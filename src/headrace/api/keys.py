@@ -15,6 +15,7 @@ from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_of
 from headrace.cursors import place_of
+from headrace.errors import FieldError, InvalidInputError
 from headrace.jobs.retry import Retry
 from headrace.subscribers.key_standing import HeldKey, held_key, held_keys, retry_key, skip_key
 from headrace.transaction import Transaction
@@ -36,12 +37,13 @@ async def find_keys(
 @post("/v1/subscriptions/{name:str}/keys/{key:str}/retry", status_code=202, summary="Retry the event that blocks a key")
 async def retry(request: Request[Any, Any, Any], name: str, key: str) -> Response[HeldKey]:
     """Try the event that blocks a key again, at once; those behind it follow when it has succeeded."""
+    wanted = _decoded(key)
     declared = door_of(request).registry.subscriptions.get(name)
     attempts = (declared.policy.retry if declared else _UNDECLARED).max_attempts
 
     async def work(tx: Transaction) -> Answer:
-        await retry_key(tx, name, unquote(key), attempts=attempts)
-        return Answer(202, await held_key(tx.connection, name, unquote(key)))
+        await retry_key(tx, name, wanted, attempts=attempts)
+        return Answer(202, await held_key(tx.connection, name, wanted))
 
     return await once(request, work)
 
@@ -49,12 +51,28 @@ async def retry(request: Request[Any, Any, Any], name: str, key: str) -> Respons
 @post("/v1/subscriptions/{name:str}/keys/{key:str}/skip", status_code=202, summary="Skip the event that blocks a key")
 async def skip(request: Request[Any, Any, Any], name: str, key: str) -> Response[HeldKey]:
     """Give up the event that blocks a key: its job is cancelled, and those behind it go on."""
+    wanted = _decoded(key)
 
     async def work(tx: Transaction) -> Answer:
-        await skip_key(tx, name, unquote(key))
-        return Answer(202, await held_key(tx.connection, name, unquote(key)))
+        await skip_key(tx, name, wanted)
+        return Answer(202, await held_key(tx.connection, name, wanted))
 
     return await once(request, work)
+
+
+def _decoded(key: str) -> str:
+    """Return the key that stands in a path.
+
+    Raises:
+        InvalidInputError: it holds a NUL, which no key does.
+
+    """
+    decoded = unquote(key)
+    if "\x00" in decoded:
+        wrong = FieldError("key", "the character NUL is not allowed")
+        message = f"{wrong.field}: {wrong.message}"
+        raise InvalidInputError(message, (wrong,))
+    return decoded
 
 
 key_routes = Router(path="/", route_handlers=[find_keys, retry, skip], tags=["Subscriptions"])

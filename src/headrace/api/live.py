@@ -83,9 +83,13 @@ def interest_of(types: Sequence[str], subject: str | None, filter_text: str | No
     """Return what the parameters of a tail ask for.
 
     Raises:
-        InvalidInputError: a pattern or the filter is malformed.
+        InvalidInputError: a pattern or the filter is malformed, or the subject holds a NUL, which none does.
 
     """
+    if subject is not None and "\x00" in subject:
+        wrong = FieldError("subject", "the character NUL is not allowed")
+        message = f"{wrong.field}: {wrong.message}"
+        raise InvalidInputError(message, (wrong,))
     chosen = None
     if filter_text is not None:
         try:
