@@ -174,6 +174,22 @@ async def test_events_are_found_when_filters_name_them(
     assert [event["id"] for event in page["items"]] == found
 
 
+async def test_listing_is_refused_when_its_time_is_none_of_rfc_3339(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """A number, `null`, a time without its zone, one out of all bounds: 422 names the parameter and says which."""
+    client, _ = api
+    written = "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z"
+    times = {**dict.fromkeys(("0", "1.5", "1e3", "null", "", "2026-01-01T00:00:00"), written)}
+    times |= dict.fromkeys(
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"), "this must lie between the years 1970 and 9999"
+    )
+
+    answers = [await client.get("/v1/events", params={"from_time": time}) for time in times]
+
+    assert [answer.status_code for answer in answers] == [422] * len(times)
+    told = [answer.json()["errors"] for answer in answers]
+    assert told == [[{"field": "from_time", "message": message}] for message in times.values()]
+
+
 async def test_pages_cover_everything_when_they_are_followed(api: tuple[httpx.AsyncClient, Door]) -> None:
     """Following the cursor shows every event once."""
     client, _ = api

@@ -6,7 +6,6 @@ the record's ids. Events are shown as CloudEvents, with the producer's id, and c
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,9 +16,9 @@ from litestar.params import QueryParameter
 from headrace.api.cloudevents import events_of
 from headrace.api.door import door_of
 from headrace.api.idempotency import Answer, once
+from headrace.api.moments import Moment, moment_of
 from headrace.api.paging import DEFAULT_LIMIT, Cursor, Limit, Page, page_of
 from headrace.cursors import id_of
-from headrace.errors import FieldError, InvalidInputError
 from headrace.events.intake import publish_from_outside
 from headrace.events.queries import DeliveryStatus, EventFilter, deliveries_of, find_event, list_events
 from headrace.events.reading import Reading
@@ -28,8 +27,6 @@ from headrace.events.showing import EventShown, shown
 from headrace.transaction import Transaction
 
 BATCH_BYTES = 16 * 1024 * 1024
-_FIRST_YEAR = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_YEAR = datetime(9999, 1, 1, tzinfo=UTC)
 _TypePattern = Annotated[str | None, QueryParameter(name="type", description="a type, or a pattern such as `orders.*`")]
 
 
@@ -63,13 +60,15 @@ async def find_events(  # noqa: PLR0913, PLR0917 - one argument for each filter 
     request: Request[Any, Any, Any],
     event_type: _TypePattern = None,
     subject: str | None = None,
-    from_time: datetime | None = None,
+    from_time: Moment = None,
     trace_id: str | None = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Response[Page[EventShown]]:
     """Return events that meet every given condition, newest first."""
-    chosen = EventFilter(type=event_type, subject=subject, from_time=_checked(from_time), trace_id=trace_id)
+    chosen = EventFilter(
+        type=event_type, subject=subject, from_time=moment_of(from_time, "from_time"), trace_id=trace_id
+    )
     found = await list_events(door_of(request).record, chosen, limit=limit + 1, before=id_of(cursor))
     page = page_of(found, limit, lambda event: str(event.id))
     return _json({"items": [shown(event) for event in page.items], "next_cursor": page.next_cursor})
@@ -82,15 +81,6 @@ async def get_event(request: Request[Any, Any, Any], event_id: str) -> Response[
     event = await find_event(record, event_id)
     deliveries = await deliveries_of(record, event, Reading(door_of(request).registry.events.values()))
     return _json(shown(event) | {"deliveries": deliveries, "replays": await replays_of(record, event)})
-
-
-def _checked(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None or not _FIRST_YEAR <= moment <= _LAST_YEAR:
-        wrong = FieldError("from_time", "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z")
-        raise InvalidInputError(wrong.message, (wrong,))
-    return moment
 
 
 def _json(content: dict[str, Any]) -> Response[Any]:
