@@ -89,6 +89,7 @@ async def test_rebuild_begins_when_the_projection_can_be_rebuilt(listened: Road)
         (("--from-position", "x"), "--from-position"),
         (("--from-position", "1", "--from", "2026-01-01T00:00:00Z"), "not both"),
         (("--types", "Orders"), "--types"),
+        (("--rate", "inf"), "must be a finite number above 0"),
     ],
 )
 async def test_usage_is_told_when_a_replay_cannot_be_meant(

@@ -271,6 +271,22 @@ async def test_request_is_refused_with_its_field_when_it_cannot_be_meant(road: R
     assert [answer.json()["errors"][0]["field"] for answer in answers] == [field for _, field in REFUSED]
 
 
+OUT_OF_BOUNDS: Final = (
+    {"from_time": "0001-01-01T00:00:00Z"},
+    {"to_time": "9999-12-31T23:59:59Z"},
+    {"to_time": "9999-12-31T23:59:59-01:00"},
+)
+
+
+async def test_bounds_are_told_when_a_time_lies_beyond_them(road: Road) -> None:
+    """It is well written, so the answer does not say otherwise."""
+    answers = [await road.ask(**body) for body in OUT_OF_BOUNDS]
+
+    told = [answer.json()["errors"][0] for answer in answers]
+    assert {one["message"] for one in told} == {"this must lie between the years 1970 and 9999"}
+    assert [one["field"] for one in told] == ["from_time", "to_time", "to_time"]
+
+
 async def test_unknown_subscriptions_and_projections_are_refused(road: Road) -> None:
     """A name that nobody has is 404; what would count twice, or has no code any more, is 409 with the reason."""
     await road.driver.execute("INSERT INTO subscriptions (name, kind, types) VALUES ('tests.gone', 'subscriber', '{}')")

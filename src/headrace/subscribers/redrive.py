@@ -116,7 +116,7 @@ def _require_sound(selection: Selection) -> None:
     for number, pattern in enumerate(types or ()):
         checked(pattern, field=f"types.{number}")
     if rate is not None and not 0 < rate <= FASTEST:
-        _refuse("rate_per_second", "this must be more than 0")
+        _refuse("rate_per_second", f"this must be a finite number above 0, at most {FASTEST:,.0f}")
 
 
 def _call(asked: Asked) -> Call:

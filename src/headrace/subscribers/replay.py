@@ -149,8 +149,10 @@ def require_sound(selection: Selection) -> None:
     """
     for field in ("from_time", "to_time"):
         moment: datetime | None = getattr(selection, field)
-        if moment is not None and (moment.tzinfo is None or not _FIRST_YEAR <= moment <= _LAST_YEAR):
+        if moment is not None and moment.tzinfo is None:
             _refuse(field, "this must be RFC 3339 with a time zone, such as 2026-01-31T12:00:00Z")
+        if moment is not None and not _FIRST_YEAR <= moment <= _LAST_YEAR:
+            _refuse(field, "this must lie between the years 1970 and 9999")
     if selection.from_time is not None and selection.from_position is not None:
         _refuse("from_position", "give a time to begin at or a position, not both")
     if selection.from_time and selection.to_time and selection.to_time <= selection.from_time:
@@ -163,7 +165,7 @@ def require_sound(selection: Selection) -> None:
         _refuse("types", "this names no type")
     rate = selection.rate_per_second
     if rate is not None and not 0 < rate <= FASTEST:
-        _refuse("rate_per_second", "this must be more than 0")
+        _refuse("rate_per_second", f"this must be a finite number above 0, at most {FASTEST:,.0f}")
 
 
 async def stretches_of(connection: asyncpg.Connection[asyncpg.Record], selection: Selection) -> list[Stretch]:
