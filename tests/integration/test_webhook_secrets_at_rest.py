@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -16,6 +17,8 @@ from structlog.testing import capture_logs
 from headrace.cron.upkeep import prune
 from headrace.database.record import Record
 from headrace.testing.stores import Stores, open_stores
+from headrace.webhooks.queries import sealed_secrets
+from headrace.webhooks.renewal import renew_secrets
 from headrace.webhooks.secrets import SecretBox, new_key
 from tests.endpoints import always, endpoint
 from tests.integration.webhook_world import Happened, World, settings, world
@@ -29,6 +32,9 @@ _TABLES = text("""
     SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """)
+
+
+_SEALED = text("SELECT secret FROM webhooks UNION ALL SELECT secret FROM webhook_former_secrets")
 
 
 @pytest.fixture
@@ -102,9 +108,27 @@ async def test_secrets_follow_the_key_when_it_is_changed(stores: Stores) -> None
         await prune(record, settings(secret_keys=f"{new},{old}"))
 
         async with record.engine.connect() as connection:
-            row = (await connection.execute(text("SELECT secret, former_secret FROM webhooks"))).one()
+            sealed = list((await connection.execute(_SEALED)).scalars())
     box = SecretBox.of(settings(secret_keys=new))
-    assert [box.open(sealed).secret for sealed in row] == [rotated["secret"], made["secret"]]
+    assert [box.open(one).secret for one in sealed] == [rotated["secret"], made["secret"]]
+
+
+async def test_every_former_secret_follows_the_key_when_several_are_valid(stores: Stores) -> None:
+    """Three secrets of one webhook, all written again under the new key, and counted as one webhook."""
+    old, new = new_key(), new_key()
+    async with keyed(stores, old) as opened:
+        made = await opened.make("http://127.0.0.1:9/hook")
+        url = f"/v1/webhooks/{made['id']}/rotate-secret"
+        shown = [made] + [(await opened.client.post(url)).json() for _ in range(2)]
+        record = opened.headrace.record
+
+        renewed = await renew_secrets(record, SecretBox.of(settings(secret_keys=f"{new},{old}")))
+
+        async with record.engine.connect() as connection:
+            _, sealed = await sealed_secrets(connection, UUID(made["id"]))
+    box = SecretBox.of(settings(secret_keys=new))
+    assert renewed == 1
+    assert [box.open(one).secret for one in sealed] == [one["secret"] for one in reversed(shown)]
 
 
 async def test_secret_is_kept_and_told_of_when_no_key_opens_it(stores: Stores) -> None:
@@ -130,10 +154,10 @@ async def test_former_secret_leaves_the_record_when_its_day_is_over(stores: Stor
         await opened.client.post(f"/v1/webhooks/{made['id']}/rotate-secret")
         record = opened.headrace.record
         async with record.engine.begin() as connection:
-            await connection.execute(text("UPDATE webhooks SET former_until = now() - interval '1 second'"))
+            await connection.execute(text("UPDATE webhook_former_secrets SET valid_until = now()"))
 
         await prune(record, settings())
 
         async with record.engine.connect() as connection:
-            former = (await connection.execute(text("SELECT former_secret, former_until FROM webhooks"))).one()
-    assert tuple(former) == (None, None)
+            former = (await connection.execute(text("SELECT secret FROM webhook_former_secrets"))).all()
+    assert former == []

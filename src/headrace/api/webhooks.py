@@ -25,6 +25,7 @@ from headrace.webhooks import book
 from headrace.webhooks.holding import follow_switch, give_up
 from headrace.webhooks.model import NewWebhook, Webhook, WebhookChanges, WebhookMade, WebhookTested
 from headrace.webhooks.queries import list_webhooks, webhook_by_id
+from headrace.webhooks.rotation import rotate
 from headrace.webhooks.signing import new_secret
 from headrace.webhooks.trying import send_test
 
@@ -93,11 +94,14 @@ async def remove(request: Request[Any, Any, Any], webhook_id: UUID) -> None:
 
 @post("/v1/webhooks/{webhook_id:uuid}/rotate-secret", status_code=200, summary="Give a webhook another secret")
 async def rotate_secret(request: Request[Any, Any, Any], webhook_id: UUID) -> Response[WebhookMade]:
-    """Make another secret and show it, this once; for 24 hours deliveries are signed with the former one too."""
+    """Make another secret and show it, this once; for 24 hours deliveries are signed with the former one too.
+
+    Each former secret has its own 24 hours. Where five are valid, another rotation is 409 and says until when.
+    """
     sealed = door_of(request).caller.seal(new_secret())
 
     async def work(tx: Transaction) -> Answer:
-        await book.rotate(tx, webhook_id, sealed=sealed)
+        await rotate(tx, webhook_id, sealed=sealed)
         return Answer(200, await _with_secret(tx, webhook_id, sealed))
 
     return await _shown_once(request, work)

@@ -20,6 +20,7 @@ from headrace.commands.shown import echo_json, json_option, seconds
 from headrace.commands.webhooks_reading import echo_webhook
 from headrace.database.record import Record
 from headrace.errors import InvalidInputError
+from headrace.jobs.limits import Rate
 from headrace.resources import build_registry
 from headrace.transaction import transaction
 from headrace.webhooks import book
@@ -28,6 +29,7 @@ from headrace.webhooks.deliveries import send_again
 from headrace.webhooks.holding import follow_switch, give_up
 from headrace.webhooks.model import NewWebhook, Webhook, WebhookChanges, WebhookDelivery, WebhookMade, WebhookTested
 from headrace.webhooks.queries import delivery_by_id, webhook_by_id
+from headrace.webhooks.rotation import rotate
 from headrace.webhooks.signing import new_secret
 from headrace.webhooks.trying import send_test
 
@@ -155,7 +157,7 @@ async def _switch(record: Record, webhook_id: UUID, *, enabled: bool) -> Webhook
 async def _rotate(record: Record, caller: Caller, webhook_id: UUID) -> WebhookMade:
     secret = new_secret()
     async with transaction(record) as tx:
-        await book.rotate(tx, webhook_id, sealed=caller.seal(secret))
+        await rotate(tx, webhook_id, sealed=caller.seal(secret))
         webhook = await webhook_by_id(tx.connection, webhook_id)
     return WebhookMade(**msgspec.structs.asdict(webhook), secret=secret)
 
@@ -186,12 +188,12 @@ def _json(written: str | None) -> Any:  # noqa: ANN401 - any JSON
         raise click.BadParameter(str(error), param_hint="--filter") from error
 
 
-def _rate(written: str | None) -> dict[str, object] | None:
+def _rate(written: str | None) -> Rate | None:
     if written is None:
         return None
     count, _, per_seconds = written.partition("/")
     try:
-        return {"limit": int(count), "per_seconds": float(per_seconds)}
+        return msgspec.convert({"limit": int(count), "per_seconds": float(per_seconds)}, Rate)
     except ValueError as error:
-        message = "give a count and seconds, as 100/60"
+        message = "give a count and seconds, as 100/60: 1 to 1,000,000 calls in more than 0 seconds, a year at most"
         raise click.BadParameter(message, param_hint="--rate") from error

@@ -1,4 +1,4 @@
-"""The book of webhooks: made, changed, rotated, disabled, deleted.
+"""The book of webhooks: made, changed, disabled, deleted.
 
 Owns the rows of `webhooks`, and with each the row of `subscriptions` under which the rest of Headrace knows it. A
 webhook begins at the heads of the lanes at the moment it is enabled: the rows of the fan-out's checkpoint are held
@@ -23,8 +23,6 @@ from headrace.transaction import Transaction
 from headrace.webhooks.model import AT_ONCE, FAN_OUT, QUEUE, NewWebhook, WebhookChanges, subscription_of
 
 logger = structlog.get_logger(__name__)
-
-ROTATION_HOURS: Final = 24
 
 _HOLD_FAN_OUT: Final = text("SELECT lane FROM checkpoints WHERE subscription = :name ORDER BY lane FOR SHARE")
 
@@ -68,12 +66,6 @@ _ENABLE: Final = text(f"""
 _DISABLE: Final = text("""
     UPDATE webhooks SET enabled = false, disabled_at = now(), disabled_reason = :reason, updated_at = now()
     WHERE id = :id AND enabled RETURNING id
-""")
-
-_ROTATE: Final = text("""
-    UPDATE webhooks SET former_secret = secret, former_until = now() + make_interval(hours => :hours),
-        secret = :secret, updated_at = now()
-    WHERE id = :id RETURNING former_until
 """)
 
 _CURRENT: Final = text("""
@@ -138,18 +130,6 @@ async def disable(tx: Transaction, webhook_id: UUID, reason: str) -> bool:
     return True
 
 
-async def rotate(tx: Transaction, webhook_id: UUID, *, sealed: str) -> None:
-    """Give a webhook another secret; the former one is valid beside it for a day.
-
-    Raises:
-        NotFoundError: there is no such webhook.
-
-    """
-    row = {"id": webhook_id, "secret": sealed, "hours": ROTATION_HOURS}
-    if (await tx.connection.execute(_ROTATE, row)).one_or_none() is None:
-        _refuse(webhook_id)
-
-
 async def delete(tx: Transaction, webhook_id: UUID) -> None:
     """Take a webhook off the record; its deliveries stay as history.
 
@@ -190,10 +170,11 @@ async def _subscribe(tx: Transaction, webhook_id: UUID, row: dict[str, Any]) -> 
 def _row(webhook_id: UUID, wanted: NewWebhook) -> dict[str, Any]:
     for place, pattern in enumerate(wanted.types):
         checked(pattern, field=f"types.{place}")
+    once_each = list(dict.fromkeys(wanted.types))
     return {
         "id": webhook_id,
         "url": wanted.url,
-        "types": wanted.types,
+        "types": once_each,
         "description": wanted.description,
         "filter": None if wanted.filter is None else Filter.of(wanted.filter).written,
         "rate_limit": wanted.rate and wanted.rate.limit,

@@ -117,7 +117,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     disabled_at: datetime | None
     disabled_reason: str | None
     former_secret_until: datetime | None
-    """Until when deliveries are signed with the former secret too."""
+    """Until when deliveries are signed with a former secret too: the last one's end, where there are several."""
     circuit: Circuit
     subscription: str
 

@@ -23,12 +23,14 @@ from headrace.webhooks.model import (
     WebhookDelivery,
     subscription_of,
 )
+from headrace.webhooks.rotation import VALID_FORMER
 
 _WEBHOOK: Final = """
     SELECT id, url, types, description, enabled, rate_limit, rate_per_seconds,
            coalesce(CAST(filter AS text), 'null') AS filter, created_at, updated_at, disabled_at, disabled_reason,
-           CASE WHEN former_until > now() THEN former_until END AS former_until, failures, failing_since,
-           circuit_until, circuit_until > now() AS is_open
+           (SELECT max(f.valid_until) FROM webhook_former_secrets f
+            WHERE f.webhook_id = webhooks.id AND f.valid_until > now()) AS former_until,
+           failures, failing_since, circuit_until, circuit_until > now() AS is_open
     FROM webhooks
 """
 _ONE: Final = text(_WEBHOOK + "WHERE id = :id")
@@ -36,10 +38,7 @@ _PAGE: Final = text(
     _WEBHOOK + "WHERE CAST(:before AS uuid) IS NULL OR id < CAST(:before AS uuid) ORDER BY id DESC LIMIT :limit"
 )
 
-_SECRETS: Final = text("""
-    SELECT url, secret, CASE WHEN former_until > now() THEN former_secret END AS former_secret
-    FROM webhooks WHERE id = :id
-""")
+_SECRETS: Final = text(f"SELECT url, secret, {VALID_FORMER} FROM webhooks w WHERE id = :id")  # noqa: S608 - constants
 
 # A job that has left the record had ended: the log says how.
 _STATE: Final = """
@@ -75,7 +74,7 @@ _ATTEMPTS: Final = text("""
 
 
 class Sealed(NamedTuple):
-    """Where a webhook is called, and its encrypted secrets, the valid one first."""
+    """Where a webhook is called, and its encrypted secrets, the latest one first."""
 
     url: str
     secrets: tuple[str, ...]
@@ -105,7 +104,7 @@ async def sealed_secrets(connection: AsyncConnection, webhook_id: UUID) -> Seale
 
     """
     row = _found((await connection.execute(_SECRETS, {"id": webhook_id})).one_or_none(), "webhook", webhook_id)
-    return Sealed(row.url, tuple(secret for secret in (row.secret, row.former_secret) if secret))
+    return Sealed(row.url, (row.secret, *row.former_secrets))
 
 
 async def list_deliveries(

@@ -13,7 +13,6 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.database.record import Record
 from headrace.errors import ConfigurationError
@@ -21,37 +20,34 @@ from headrace.webhooks.secrets import SecretBox
 
 logger = structlog.get_logger(__name__)
 
-_FORGET: Final = text("UPDATE webhooks SET former_secret = NULL, former_until = NULL WHERE former_until <= now()")
-_ALL: Final = text("SELECT id, secret, former_secret FROM webhooks ORDER BY id")
-_RENEW: Final = text("UPDATE webhooks SET secret = :renewed WHERE id = :id AND secret = :sealed")
-_RENEW_FORMER: Final = text("UPDATE webhooks SET former_secret = :renewed WHERE id = :id AND former_secret = :sealed")
+_FORGET: Final = text("DELETE FROM webhook_former_secrets WHERE valid_until <= now()")
+_ALL: Final = text("""
+    SELECT id, secret FROM webhooks UNION ALL SELECT webhook_id, secret FROM webhook_former_secrets ORDER BY id
+""")
+_RENEW: Final = (
+    text("UPDATE webhooks SET secret = :renewed WHERE id = :id AND secret = :sealed"),
+    text("UPDATE webhook_former_secrets SET secret = :renewed WHERE webhook_id = :id AND secret = :sealed"),
+)
+"""Both, wherever it stood: a rotation may have moved it meanwhile."""
 
 
 async def renew_secrets(record: Record, box: SecretBox) -> int:
-    """Write all secrets again that stand under an old key; return how many."""
+    """Write all secrets again that stand under an old key; return of how many webhooks."""
     async with record.engine.begin() as connection:
         await connection.execute(_FORGET)
         found = (await connection.execute(_ALL)).all() if box.has_keys else []
-    renewed = 0
-    for webhook_id, secret, former in found:
+    renewed: set[UUID] = set()
+    for webhook_id, sealed in found:
         try:
-            fresh, fresh_former = box.open(secret).renewed, former and box.open(former).renewed
+            fresh = box.open(sealed).renewed
         except ConfigurationError as error:
             logger.warning("secret_unreadable", webhook_id=str(webhook_id), reason=str(error))
             continue
-        if fresh or fresh_former:
+        if fresh:
             async with record.engine.begin() as connection:
-                await _write(connection, webhook_id, {secret: fresh}, {former: fresh_former})
-            renewed += 1
+                for statement in _RENEW:
+                    await connection.execute(statement, {"id": webhook_id, "sealed": sealed, "renewed": fresh})
+            renewed.add(webhook_id)
     if renewed:
-        logger.info("secrets_renewed", webhooks=renewed)
-    return renewed
-
-
-async def _write(
-    connection: AsyncConnection, webhook_id: UUID, current: dict[str, str | None], former: dict[str, str | None]
-) -> None:
-    for statement, pairs in ((_RENEW, current), (_RENEW_FORMER, former)):
-        for sealed, renewed in pairs.items():
-            if renewed:
-                await connection.execute(statement, {"id": webhook_id, "sealed": sealed, "renewed": renewed})
+        logger.info("secrets_renewed", webhooks=len(renewed))
+    return len(renewed)

@@ -17,7 +17,7 @@ from headrace.database.driver import borrowed
 from headrace.errors import ConflictError, NotFoundError
 from headrace.events.filters import Filter
 from headrace.events.lane import Stretch
-from headrace.jobs.retry import Snooze
+from headrace.jobs.retry import PermanentError, Snooze
 from headrace.subscribers.again import Wish, events_of
 from headrace.subscribers.metre import Metre
 from headrace.subscribers.replay_place import Place, is_paused, move_place, moved_over, take_place
@@ -78,7 +78,7 @@ class WebhookReplay:
             connection = await tx.driver()
             if await is_paused(connection, subscription_of(self._webhook_id)):
                 raise Snooze(_PAUSED_SECONDS)
-            wish = await wish_of_webhook(connection, self._webhook_id, self._asked)
+            wish = await self._wish(connection)
             reached, events = await events_of(connection, part, wish, limit=self._metre.portion(PORTION))
             moved = msgspec.structs.replace(stretch, after=reached)
             await move_place(connection, place, moved, done=len(events))
@@ -87,3 +87,10 @@ class WebhookReplay:
         moved_over(place, moved, done=len(events))
         self._run.report(place.done, max(place.total, place.done))
         await self._metre.pass_(len(events))
+
+    async def _wish(self, connection: asyncpg.Connection[asyncpg.Record]) -> Wish:
+        """Return what the webhook is for by now; where it takes nothing any more, trying again would mend nothing."""
+        try:
+            return await wish_of_webhook(connection, self._webhook_id, self._asked)
+        except (ConflictError, NotFoundError) as error:
+            raise PermanentError(str(error)) from error

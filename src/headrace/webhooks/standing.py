@@ -13,11 +13,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headrace.webhooks.body import Fact
+from headrace.webhooks.rotation import VALID_FORMER
 
-_READ: Final = text("""
+_READ: Final = text(f"""
     SELECT w.id IS NOT NULL AS known, coalesce(w.enabled, false) AS enabled, w.disabled_reason,
            coalesce(s.paused, false) AS paused, w.url, w.secret,
-           CASE WHEN w.former_until > now() THEN w.former_secret END AS former_secret,
+           {VALID_FORMER},
            w.rate_per_seconds / w.rate_limit AS interval_seconds,
            extract(epoch FROM d.slot_at - clock_timestamp())::float8 AS slot_seconds,
            w.failures, w.circuit_until IS NOT NULL AS circuit_is_open,
@@ -33,7 +34,7 @@ _READ: Final = text("""
     LEFT JOIN subscriptions s ON s.name = 'webhook:' || given.webhook_id
     LEFT JOIN webhook_deliveries d ON d.id = given.job_id
     LEFT JOIN event_log e ON e.id = given.event_id
-""")
+""")  # noqa: S608 - composed of constants
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -54,7 +55,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     url: str
     secrets: tuple[str, ...]
-    """Encrypted, the valid one first."""
+    """Encrypted, the latest one first."""
     interval_seconds: float | None
     """Between two starts, where the webhook has a rate."""
     slot_seconds: float | None
@@ -85,7 +86,7 @@ def _standing(row: Row[Any]) -> Standing:
         disabled_reason=row.disabled_reason,
         paused=row.paused,
         url=row.url or "",
-        secrets=tuple(secret for secret in (row.secret, row.former_secret) if secret),
+        secrets=() if row.secret is None else (row.secret, *row.former_secrets),
         interval_seconds=row.interval_seconds,
         slot_seconds=row.slot_seconds,
         failures=row.failures or 0,

@@ -145,9 +145,7 @@ CREATE TABLE webhooks (
     disabled_reason text,
     rate_limit integer,
     rate_per_seconds double precision,
-    secret text NOT NULL, -- encrypted, as the former one, which is valid for a time beside it
-    former_secret text,
-    former_until timestamptz,
+    secret text NOT NULL, -- encrypted
     begins jsonb NOT NULL, -- the head of each lane when it was enabled: what lies before is not for it
     slot_at timestamptz, -- the last start that its rate has given away
     failures integer NOT NULL DEFAULT 0, -- since the last success
@@ -159,6 +157,15 @@ CREATE TABLE webhooks (
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50);
+
+-- What a webhook's secret was before: encrypted, and valid beside it for a time.
+CREATE TABLE webhook_former_secrets (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook_id uuid NOT NULL REFERENCES webhooks ON DELETE CASCADE,
+    secret text NOT NULL,
+    valid_until timestamptz NOT NULL
+);
+CREATE INDEX webhook_former_secrets_webhook ON webhook_former_secrets (webhook_id);
 
 -- A delivery is a job of this id; `held` says what it waits for besides its time, and is what is let go later.
 CREATE TABLE webhook_deliveries (
