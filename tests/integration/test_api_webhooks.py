@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from standardwebhooks import Webhook as Receiver
+from standardwebhooks import WebhookVerificationError
 
 from headrace.api.door import Door
 from headrace.settings import Settings
@@ -52,6 +54,13 @@ async def make(client: httpx.AsyncClient, **changes: object) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
     return made
+
+
+async def end_first_former_secret(door: Door) -> None:
+    """Let the day of the first former secret be over."""
+    first = "(SELECT min(id) FROM webhook_former_secrets)"
+    async with door.record.engine.begin() as connection:
+        await connection.exec_driver_sql(f"UPDATE webhook_former_secrets SET valid_until = now() WHERE id = {first}")  # noqa: S608 - constants
 
 
 async def test_secret_is_shown_once_when_a_webhook_is_made(api: tuple[httpx.AsyncClient, Door]) -> None:
@@ -212,13 +221,88 @@ async def test_former_secret_ends_when_its_day_is_over(api: tuple[httpx.AsyncCli
     made = await make(client, url=shop.url)
     await client.post(f"/v1/webhooks/{made['id']}/rotate-secret")
     async with door.record.engine.begin() as connection:
-        await connection.exec_driver_sql("UPDATE webhooks SET former_until = former_until - interval '24 hours'")
+        await connection.exec_driver_sql(
+            "UPDATE webhook_former_secrets SET valid_until = valid_until - interval '24 hours'"
+        )
 
     await client.post(f"/v1/webhooks/{made['id']}/test")
 
     shown = (await client.get(f"/v1/webhooks/{made['id']}")).json()
     assert len(shop.calls[0].headers["webhook-signature"].split(" ")) == 1
     assert shown["former_secret_until"] is None
+
+
+async def test_receivers_accept_when_the_secret_is_rotated_again_within_the_day(
+    api: tuple[httpx.AsyncClient, Door], shop: Endpoint
+) -> None:
+    """Whoever still has the first secret verifies what is sent after two rotations; the latest end is shown."""
+    client, door = api
+    made = await make(client, url=shop.url)
+    path = f"/v1/webhooks/{made['id']}"
+
+    first = (await client.post(f"{path}/rotate-secret")).json()
+    second = (await client.post(f"{path}/rotate-secret")).json()
+    await client.post(f"{path}/test")
+
+    await end_first_former_secret(door)
+    await client.post(f"{path}/test")
+
+    before, after = shop.calls
+    for secret in (made["secret"], first["secret"], second["secret"]):
+        assert Receiver(secret).verify(before.body, before.headers)["subject"] == made["id"]
+    for secret in (first["secret"], second["secret"]):
+        assert Receiver(secret).verify(after.body, after.headers)["subject"] == made["id"]
+    with pytest.raises(WebhookVerificationError):
+        Receiver(made["secret"]).verify(after.body, after.headers)
+    assert second["former_secret_until"] > first["former_secret_until"]
+
+
+async def test_rotation_is_refused_when_five_former_secrets_are_valid(
+    api: tuple[httpx.AsyncClient, Door], shop: Endpoint
+) -> None:
+    """The sixth rotation of a day is 409 and says until when; nothing has changed, and it passes once one has ended."""
+    client, door = api
+    made = await make(client, url=shop.url)
+    path = f"/v1/webhooks/{made['id']}"
+
+    rotated = [await client.post(f"{path}/rotate-secret") for _ in range(6)]
+    await client.post(f"{path}/test")
+    await end_first_former_secret(door)
+    again = await client.post(f"{path}/rotate-secret")
+    removed = await client.delete(path)
+
+    assert [answer.status_code for answer in rotated] == [200] * 5 + [409]
+    until = datetime.fromisoformat(rotated[0].json()["former_secret_until"])
+    assert f"it can be rotated again at {until + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}" in rotated[-1].text
+    assert len(shop.calls[0].headers["webhook-signature"].split(" ")) == 6
+    assert (again.status_code, removed.status_code) == (200, 204)
+
+
+async def test_types_are_kept_once_each_when_some_are_named_twice(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """In the order in which they were given, also when they are changed, and in the subscription as well."""
+    client, _ = api
+
+    made = await make(client, types=["trial.*", "orders.*", "trial.*"])
+    changed = await client.patch(f"/v1/webhooks/{made['id']}", json={"types": ["orders.*", "orders.*"]})
+
+    subscription = (await client.get(f"/v1/subscriptions/{made['subscription']}")).json()
+    assert made["types"] == ["trial.*", "orders.*"]
+    assert changed.json()["types"] == subscription["types"] == ["orders.*"]
+
+
+async def test_no_key_is_listed_when_a_request_puts_nothing_on_record(api: tuple[httpx.AsyncClient, Door]) -> None:
+    """A test of a webhook and a preview answer each request anew; OpenAPI lists the key for every other POST."""
+    client, _ = api
+
+    paths = (await client.get("/openapi.json", headers=HEADERS)).json()["paths"]
+
+    without = {
+        path
+        for path, operations in paths.items()
+        if path.startswith("/v1") and "post" in operations
+        if "Idempotency-Key" not in [one["name"] for one in operations["post"].get("parameters", [])]
+    }
+    assert without == {"/v1/webhooks/{webhook_id}/test", "/v1/subscriptions/preview"}
 
 
 async def test_trial_tells_the_status_when_the_endpoint_refuses(

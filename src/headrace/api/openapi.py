@@ -28,6 +28,8 @@ from headrace.jobs.progress import Progress
 TAG: Final = "task"
 _GENERIC: Final = re.compile(rb"\b(Page)_(?:\w+\.)*(\w+?)_(?=\")")
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
+_ASKED_ANEW: Final = frozenset({"/v1/webhooks/{webhook_id}/test", "/v1/subscriptions/preview"})
+"""POSTs that put nothing on record: each request gets an answer of its own, and an `Idempotency-Key` says nothing."""
 _NOTHING: Final = {"type": "null"}
 _REF: Final = "#/components/schemas/"
 _HEADERS: Final[dict[str, Any]] = {
@@ -91,7 +93,7 @@ def completed(document: dict[str, Any], events: Mapping[str, EventType]) -> dict
         _allow_no_body(operation.get("requestBody", {}))
         if not path.startswith("/v1"):
             operation["security"] = []
-        if method == "post" and path.startswith("/v1"):
+        if method == "post" and path.startswith("/v1") and path not in _ASKED_ANEW:
             operation.setdefault("parameters", []).append(_idempotency_parameter())
     _discriminate(document, schemas)
     return _with_short_names(document)
