@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
+import asyncpg
 import msgspec
 from redis.asyncio import Redis
 
-from headrace.clock import new_id, now, seconds_from_now
+from headrace.clock import first_id_at, new_id, now, seconds_from_now
+from headrace.database.away import is_away
+from headrace.database.driver import borrowed
 from headrace.database.record import Record
+from headrace.events.lane import Stretch
 from headrace.events.model import RecordedEvent
+from headrace.events.reading import Reading
+from headrace.events.seeking import end_before
 from headrace.live.announcing import _MOST_BYTES, Announcer, channel_of, read_announcements
+from headrace.live.hub import Hub
+from headrace.live.listener import Interest, Listener
 from headrace.live.log import Log, open_log
 from headrace.live.marks import Marks
 from headrace.settings import Settings
 from tests.lanes import Thing, eventually, publish, relaying
 
 KEYS = 8
+_EVENT = """
+    INSERT INTO event_log (id, type, version, source, source_id, slot, data, trace_id, traceparent, created_at, time)
+    VALUES ($1, 'a.b', 1, '/a', '', 0, '{}', '', '', $2, $2)
+"""
 
 
 async def read_all(log: Log, marks: Marks) -> list[RecordedEvent]:
@@ -58,6 +73,57 @@ async def test_no_key_overtakes_itself_when_the_number_of_lanes_has_changed(reco
     assert seen == {f"k{key}": list(range(key, 120, KEYS)) for key in range(KEYS)}
     assert {event.id for event in rest} == {event.id for event in events[47:]}
     assert (none, len(everything)) == ([], 120)
+
+
+async def place(driver: asyncpg.Connection[asyncpg.Record], hours: Sequence[float]) -> None:
+    """Put events on lane 0 at positions from 11 on, published so many hours ago, in this order."""
+    for position, ago in enumerate(hours, 11):
+        moment = now() - timedelta(hours=ago)
+        identity = UUID(int=first_id_at(moment).int + position)
+        await driver.execute(_EVENT, identity, moment)
+        await driver.execute("INSERT INTO lane_log (lane, position, event_id) VALUES (0, $1, $2)", position, identity)
+    await driver.execute("UPDATE lanes SET head = $1 WHERE lane = 0", 10 + len(hours))
+
+
+async def test_time_is_found_exactly_when_positions_are_not_in_the_order_of_time(
+    record: Record,
+) -> None:
+    """A transaction may be open for hours before its events get their positions, and retention has dropped some."""
+    hours = [30, 28, 3, 20, 26, 2, 22, 1]
+    whole = Stretch(0, 0, 0, 10 + len(hours))
+    times = [seconds_from_now(-3600 * ago) for ago in (40, 29, 5, 2.5, 0.5)]
+
+    async with borrowed(record.engine) as driver:
+        await place(driver, hours)
+        found = [await end_before(driver, whole, moment, rows=2) for moment in times]
+
+    assert found == [10, 11, 12, 15, 18]
+
+
+class Silent(asyncio.Protocol):
+    """The server of a PostgreSQL that takes connections and hangs up on them after a while."""
+
+    def __init__(self, came: list[float]) -> None:
+        self._came = came
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hang up in a moment."""
+        self._came.append(asyncio.get_running_loop().time())
+        asyncio.get_running_loop().call_later(0.3, transport.close)
+
+
+async def test_newcomers_share_one_failure_when_the_record_is_away() -> None:
+    """They do not ask it one after the other, each with the patience of one."""
+    came: list[float] = []
+    server = await asyncio.get_running_loop().create_server(lambda: Silent(came), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, open_log(f"postgresql://nobody@127.0.0.1:{port}/none?sslmode=disable") as log:
+        hub = Hub(log, Reading([]), most=100)
+        entering = [hub.enter(Listener(Interest())) for _ in range(20)]
+        failed = await asyncio.gather(*entering, return_exceptions=True)
+
+    assert [is_away(one) for one in failed if isinstance(one, Exception)] == [True] * 20
+    assert len(came) == 1
 
 
 def happened(position: int, data: str = "{}") -> tuple[int, RecordedEvent]:

@@ -41,7 +41,6 @@ LINGER_SECONDS: Final = 5.0
 """For how long the hub goes on when the last listener has left: many come back."""
 STUCK_SECONDS: Final = 5.0
 """How long a client may take nothing while something is being written to it."""
-
 CUT_SECONDS: Final = 5.0
 """How long a client has then for the end of its tail."""
 
@@ -70,6 +69,7 @@ class Hub:
         self._released = False
         self._going = asyncio.Event()
         self._moving = asyncio.Lock()
+        self._setting_out: asyncio.Task[None] | None = None
         self._subscribed_at: float | None = None
         self._looked_at = 0.0
         self._empty_since = 0.0
@@ -97,10 +97,17 @@ class Hub:
         if self._released:
             listener.close(End.STOPPING)
         if not self._going.is_set():
-            async with self._moving:
-                if not self._going.is_set():
-                    self.marks = await self.log.present()
-                    self._going.set()
+            if self._setting_out is None or self._setting_out.done():
+                self._setting_out = asyncio.create_task(self._set_out())
+                self._setting_out.add_done_callback(lambda one: one.cancelled() or one.exception())  # though nobody waits
+            await asyncio.shield(self._setting_out)
+
+    async def _set_out(self) -> None:
+        """Begin at the present: one attempt, and one failure, for all who come meanwhile."""
+        async with self._moving:
+            if not self._going.is_set():
+                self.marks = await self.log.present()
+                self._going.set()
 
     async def reach(self, marks: Marks) -> None:
         """See the log at least as far as these marks, which another process made.

@@ -18,10 +18,10 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from headrace.clock import first_id_at
 from headrace.database.driver import ONE_BY_ONE
 from headrace.events.lane import COLUMNS, Stretch, placed_event, stretches
 from headrace.events.model import RecordedEvent
+from headrace.events.seeking import end_before
 from headrace.live.marks import Marks
 
 PORTION: Final = 500
@@ -40,8 +40,6 @@ _READ: Final = f"""
     LEFT JOIN event_log AS e ON e.id = placed.event_id AND ($5::text[] IS NULL OR type_matches(e.type, $5))
     ORDER BY placed.lane, placed.position
 """  # noqa: S608 - the columns are ours
-
-_SINCE: Final = "SELECT lane, min(position) - 1 FROM lane_log WHERE event_id >= $1 GROUP BY lane"
 
 
 class Portion(msgspec.Struct, frozen=True):
@@ -67,9 +65,8 @@ class Log:
     async def since(self, moment: datetime) -> Marks:
         """Return the marks before the first event that was published at that time or later."""
         async with self._pool.acquire() as connection:
-            ends = _ends(await stretches(connection))
-            firsts = dict(await connection.fetch(_SINCE, first_id_at(moment)))
-        return Marks([(lane, firsts.get(lane, end)) for lane, end in ends])
+            whole = [Stretch(0, lane, 0, end) for lane, end in _ends(await stretches(connection))]
+            return Marks([(one.lane, await end_before(connection, one, moment)) for one in whole])
 
     async def read(
         self, after: Marks, *, upto: Marks | None = None, patterns: Sequence[str] | None = None

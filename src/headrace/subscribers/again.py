@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
@@ -20,9 +20,7 @@ import msgspec
 from headrace.events.lane import COLUMNS, Stretch, placed_event
 from headrace.events.model import RecordedEvent
 from headrace.events.patterns import like
-
-_SLACK: Final = timedelta(days=1)
-"""How long the transaction of an event may have been open at most, as retention has it too."""
+from headrace.events.seeking import SLACK, last_recorded_before
 
 _COUNTED: Final = 20_000
 """Positions that are counted by one statement."""
@@ -43,11 +41,6 @@ _WANTED: Final = """
 """
 _EVENTS: Final = f"SELECT {COLUMNS} {_WANTED} ORDER BY placed.position LIMIT $8"
 _COUNT: Final = f"SELECT count(*) {_WANTED}"
-
-_AT: Final = """
-    SELECT l.position, e.created_at FROM lane_log l LEFT JOIN event_log e ON e.id = l.event_id
-    WHERE l.lane = $1 AND l.position BETWEEN $2 AND $3 ORDER BY l.position LIMIT 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +97,12 @@ async def _all_of(
 
 async def last_before(connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch, moment: datetime) -> int:
     """Return a position of a stretch up to which nothing was recorded at a moment or later: a day's worth too early."""
-    return await _search(connection, stretch, moment - _SLACK)
+    return await last_recorded_before(connection, stretch, moment - SLACK)
 
 
 async def first_after(connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch, moment: datetime) -> int:
     """Return a position of a stretch after which nothing was recorded before a moment: a day's worth too late."""
-    return await _search(connection, stretch, moment + _SLACK)
-
-
-async def _search(connection: asyncpg.Connection[asyncpg.Record], stretch: Stretch, bound: datetime) -> int:
-    """Look for the last position before a bound by halves; what retention has dropped lies before any."""
-    low, high = stretch.after, stretch.upto
-    while low < high:
-        middle = (low + high + 1) // 2
-        row = await connection.fetchrow(_AT, stretch.lane, middle, high)
-        if row is not None and (row["created_at"] is None or row["created_at"] < bound):
-            low = row["position"]
-        else:
-            high = middle - 1
-    return low
+    return await last_recorded_before(connection, stretch, moment + SLACK)
 
 
 def _parameters(stretch: Stretch, wish: Wish) -> tuple[object, ...]:
