@@ -42,6 +42,9 @@ logger = structlog.get_logger(__name__)
 CLOSE: Final = 1000
 """Positions behind the live checkpoints at which the switch is tried; more, each time that live traffic was as fast."""
 
+MOST: Final = 64 * CLOSE
+"""Positions that the switch applies at most: the projection stands still meanwhile."""
+
 _PATIENCE: Final = "SET LOCAL lock_timeout = '1s'"
 _PAUSE_SECONDS: Final = 0.5
 _TRIES: Final = 60
@@ -85,7 +88,7 @@ def _rebuilding(subscriptions: Mapping[str, Subscription]) -> Work:
 
 
 class _ChangedError(Exception):
-    """The present tables have changed since the shadow was made."""
+    """The present tables have changed since the shadow was made, or live traffic has gone far ahead."""
 
 
 class Rebuilding:
@@ -133,7 +136,12 @@ class Rebuilding:
             raise PermanentError(message) from error
 
     async def _catch_up(self) -> None:
-        """Apply the record until little is left; where live traffic is as fast, more is left to the switch."""
+        """Apply the record until little is left; where live traffic is as fast, more is left to the switch.
+
+        Raises:
+            PermanentError: too much would be.
+
+        """
         close = self._metre.portion(CLOSE)
         behind = await self._look()
         while behind > close:
@@ -141,6 +149,12 @@ class Rebuilding:
                 await self._apply(stretch)
             before, behind = behind, await self._look()
             close = close if behind < before else close * 2
+            if close > MOST // 2:
+                message = (
+                    f"live traffic is as fast as the rebuild, which is {behind} positions behind: ask again with a "
+                    "higher rate_per_second or none, or when less is published"
+                )
+                raise PermanentError(message)
 
     async def _look(self) -> int:
         async with borrowed(self._record.engine) as connection:
@@ -159,7 +173,7 @@ class Rebuilding:
         """Put the new generation in place; False where the tables are in use.
 
         Raises:
-            _ChangedError: the present tables are not what the shadow was made after.
+            _ChangedError: the present tables are not what the shadow was made after, or too much is left.
             FencedError: a later run is at it.
 
         """
@@ -186,7 +200,8 @@ class Rebuilding:
         tables = await tables_named(connection, self._subscription.tables)
         if not growth.shadow.is_of(tables) or not await growth.shadow.fits(connection):
             raise _ChangedError
-        await growth.extend(connection)
+        if await growth.extend(connection) > MOST:
+            raise _ChangedError
         written = await growth.write_rest(tx)
         await growth.shadow.switch(connection)
         if await connection.fetchval(_SWITCHED, self._run.job_id, self._run.fence) is None:
