@@ -67,3 +67,19 @@ async def test_replay_is_refused_when_the_webhook_takes_nothing(hooks: World, sh
     gone = await hooks.client.post("/v1/subscriptions/webhook:01a00000-0000-7000-8000-000000000000/replay", json={})
 
     assert (disabled.status_code, gone.status_code) == (409, 404)
+
+
+async def test_replay_is_dead_at_once_when_the_webhook_is_disabled_after_it_was_asked_for(
+    hooks: World, shop: Endpoint
+) -> None:
+    """Trying again would mend nothing: one attempt, with the reason, and no delivery."""
+    made = await hooks.make(shop.url)
+    await hooks.publish(Happened("a", 9))
+    before = len(shop.calls)
+    answer = await hooks.client.post(f"/v1/subscriptions/webhook:{made['id']}/replay", json={})
+    await hooks.patch(made, enabled=False)
+
+    await hooks.headrace.drain()
+
+    job = (await hooks.client.get(f"/v1/jobs/{answer.json()['job_id']}")).json()
+    assert (job["state"], job["attempt"], len(shop.calls)) == ("dead", 1, before)
