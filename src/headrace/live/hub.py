@@ -99,7 +99,7 @@ class Hub:
         if not self._going.is_set():
             if self._setting_out is None or self._setting_out.done():
                 self._setting_out = asyncio.create_task(self._set_out())
-                self._setting_out.add_done_callback(lambda one: one.cancelled() or one.exception())  # though nobody waits
+                self._setting_out.add_done_callback(lambda one: one.cancelled() or one.exception())  # noted
             await asyncio.shield(self._setting_out)
 
     async def _set_out(self) -> None:
