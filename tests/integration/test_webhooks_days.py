@@ -53,6 +53,26 @@ async def test_event_is_sent_when_its_type_and_data_are_meant(hooks: World, shop
     assert call.id == delivery["event_id"]
 
 
+async def test_dead_deliveries_are_listed_page_by_page_when_only_they_are_asked_for(
+    hooks: World, shop: Endpoint
+) -> None:
+    """The newest first, those of this webhook alone, and each once."""
+    made, other = await hooks.make(f"{shop.url}/mine"), await hooks.make(f"{shop.url}/other")
+    await hooks.publish(Happened("a"))
+    shop.answer = always(500)
+    await hooks.publish(Happened("b"), Happened("c"))
+    await hooks.headrace.finish_all()
+    expected = [one["id"] for one in await hooks.deliveries(made) if one["state"] == "dead"]
+
+    path, query = f"/v1/webhooks/{made['id']}/deliveries", {"state": "dead", "limit": "1"}
+    first = (await hooks.client.get(path, params=query)).json()
+    second = (await hooks.client.get(path, params=query | {"cursor": first["next_cursor"]})).json()
+
+    assert len(expected) == 2
+    assert [one["id"] for page in (first, second) for one in page["items"]] == expected
+    assert (second["next_cursor"], len(await hooks.deliveries(other))) == (None, 3)
+
+
 async def test_attempts_follow_the_schedule_when_the_endpoint_fails_for_days(hooks: World, shop: Endpoint) -> None:
     """Ten attempts, each as long after the one before as Standard Webhooks says, give or take a tenth; then dead."""
     shop.answer = always(500)

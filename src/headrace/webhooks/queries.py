@@ -65,6 +65,13 @@ _DELIVERIES: Final = text(f"""
     AND (CAST(:before AS uuid) IS NULL OR d.id < CAST(:before AS uuid))
     AND (CAST(:state AS text) IS NULL OR {_STATE} = :state) ORDER BY d.id DESC LIMIT :limit
 """)
+# The dead may be few among very many: an index of their own finds a page. Each has its delivery for as long as its job.
+_DEAD: Final = text(f"""
+    {_DELIVERY} WHERE d.webhook_id = :webhook_id AND j.state = 'dead' AND d.id = ANY(ARRAY(
+        SELECT job_id FROM dead_deliveries WHERE subscription = :subscription
+        AND (CAST(:before AS uuid) IS NULL OR job_id < CAST(:before AS uuid)) ORDER BY job_id DESC LIMIT :limit))
+    ORDER BY d.id DESC
+""")  # noqa: S608 - composed of constants
 _ONE_DELIVERY: Final = text(f"{_DELIVERY} WHERE d.id = :id")
 
 _ATTEMPTS: Final = text("""
@@ -116,8 +123,12 @@ async def list_deliveries(
     state: DeliveryState | None = None,
 ) -> list[WebhookDelivery]:
     """Return a page of a webhook's deliveries, the newest first, those in one state where it is named."""
-    given = {"webhook_id": webhook_id, "limit": limit, "before": before, "state": state}
-    return [_delivery(row) for row in await connection.execute(_DELIVERIES, given)]
+    given = {"webhook_id": webhook_id, "limit": limit, "before": before}
+    if state is DeliveryState.DEAD:
+        rows = await connection.execute(_DEAD, given | {"subscription": subscription_of(webhook_id)})
+    else:
+        rows = await connection.execute(_DELIVERIES, given | {"state": state})
+    return [_delivery(row) for row in rows]
 
 
 async def delivery_by_id(connection: AsyncConnection, delivery_id: UUID) -> WebhookDelivery:
