@@ -13,16 +13,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import text
-
 from headrace.events.model import RecordedEvent
 from headrace.transaction import Transaction
 
 T = TypeVar("T")
 
-_ENTER_INBOX = text("""
-    INSERT INTO inbox (subscription, event_id) VALUES (:subscription, :event_id) ON CONFLICT DO NOTHING
-""")
+_ENTER_INBOX = "INSERT INTO inbox (subscription, event_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING true"
 
 
 class AlreadyHandled(BaseException):
@@ -78,8 +74,8 @@ class Delivery:
         """Return the transaction that commits together with the entry in the inbox; opened at the first call."""
         if self.transaction is None:
             transaction = await self._begin()
-            row = {"subscription": scope_of(self.subscription, self.replay), "event_id": self.event.id}
-            if (await transaction.connection.execute(_ENTER_INBOX, row)).rowcount == 0:
+            driver = await transaction.driver()
+            if not await driver.fetchval(_ENTER_INBOX, scope_of(self.subscription, self.replay), self.event.id):
                 raise AlreadyHandled
             self.transaction = transaction
         return self.transaction
