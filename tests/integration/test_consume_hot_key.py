@@ -92,7 +92,7 @@ async def _waits(driver: asyncpg.Connection[asyncpg.Record], count: int) -> bool
 async def test_others_go_on_when_one_key_sleeps_on_thousands_of_events(
     record: Record, driver: asyncpg.Connection[asyncpg.Record], settings: Settings
 ) -> None:
-    """Thousands of events of a sleeping key wait on record; those of others are handled, and the lane is passed whole."""
+    """Thousands of events of a sleeping key wait on record; those of others are handled, the lane is passed whole."""
     heard = Heard()
     async with listening(record, settings, heard):
         await publish_many(record, [Thing(HOT, number) for number in range(6000)])
