@@ -17,7 +17,7 @@ from headrace.jobs.standing import set_paused
 from headrace.relay.gate import Gate
 from tests.fleet import entered, fleet, held
 from tests.intervals import most_at_once, most_within
-from tests.road import Road
+from tests.road import Road, eventually
 
 FIFTY = [f"customer-{n}" for n in range(50)]
 
@@ -144,9 +144,14 @@ async def test_pause_counts_from_its_answer_when_leaders_are_at_full_speed(
     road: Road, keys: Sequence[str | None]
 ) -> None:
     """After the answer nothing is released, whatever leaders had measured before, also of jobs that were parked."""
+
+    async def begun() -> bool:
+        return bool(await entered(road.driver, "tight", JobState.QUEUED))
+
     await register_queues(road.record.engine, ["tight"])
     await road.enqueue(*calls(3000, keys=keys))
     async with fleet(road, leaders=3, workers=4, slots=25):
+        await eventually(begun)
         for _ in range(5):
             await asyncio.sleep(0.15)
             async with road.transaction() as tx:
