@@ -8,9 +8,9 @@ export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 default:
     @just --list
 
-# Run the tests, three at a time, because they mostly wait; arguments go to pytest: `just test tests/unit -k clock`, `just test -n 0` for one at a time
+# Run the tests, three at a time, because they mostly wait, and the long ones first; arguments go to pytest: `just test tests/unit -k clock`, `just test -n 0` for one at a time
 test *arguments:
-    python -m pytest -n 3 --dist loadfile "$@"
+    python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
 
 # Everything that reads the code without running it
 check:

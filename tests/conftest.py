@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
+import structlog
 
 from headrace.database import migrate
 from tests.servers import PostgresServer, RedisServer, running_postgres, running_redis
@@ -33,6 +34,14 @@ def _given(variable: str) -> str | None:
     urls = os.environ.get(variable)
     place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     return urls.split(",")[place] if urls else None
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Log as before, whatever a command that ran within the test has set up."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from headrace.live.marks import Marks
 from headrace.loops import Stop
 from headrace.resources import build_registry
 from headrace.settings import Settings
-from headrace.telemetry.logs import configure_logging
+from headrace.telemetry.logs import OPERATOR, configure_logging
 
 _LOOK_SECONDS: Final = 0.2
 _AWAY_SECONDS: Final = 1.0
@@ -85,7 +85,7 @@ def tail(  # noqa: PLR0913 - one argument for each option
     except (InvalidInputError, msgspec.DecodeError) as error:
         raise click.UsageError(str(error)) from error
     settings = operator_settings()
-    configure_logging(msgspec.structs.replace(settings, log_level="error"), "operator")
+    configure_logging(msgspec.structs.replace(settings, log_level="error"), OPERATOR)
     following = _Following(settings, interest, as_json=as_json)
     try:
         run_until_stopped(lambda stop: following.run(stop, since, follow=not no_follow))

@@ -25,7 +25,7 @@ from headrace.database.record import Record, open_record
 from headrace.errors import SchemaMismatchError, UnavailableError
 from headrace.settings import PREFIX, Settings
 from headrace.stack import stackfile
-from headrace.telemetry.logs import configure_logging
+from headrace.telemetry.logs import OPERATOR, configure_logging
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ def operate(work: Callable[[Record], Awaitable[T]]) -> T:
 
     """
     settings = operator_settings()
-    configure_logging(msgspec.structs.replace(settings, log_level="error"), "operator")
+    configure_logging(msgspec.structs.replace(settings, log_level="error"), OPERATOR)
     return run(_operated(settings, work))
 
 

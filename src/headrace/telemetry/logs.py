@@ -20,6 +20,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from headrace.errors import ConfigurationError
 from headrace.settings import Settings
 
+OPERATOR: Final = "operator"
+"""The role of a command that an operator waits for."""
+
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _CHATTY: Final = ("alembic", "asyncio", "httpcore", "httpx", "mail.log", "uvicorn", "uvicorn.error", "uvicorn.access")
 
@@ -37,7 +40,7 @@ def configure_logging(settings: Settings, role: str) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=role != OPERATOR,  # whose command ends soon, and may be one of many in a process
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
