@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,12 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
 
 def processor_seconds(process: psutil.Process) -> float:
     """Return the user and system time that a process and all below it have used so far."""
-    return sum(times.user + times.system for times in (one.cpu_times() for one in tree(process)))
+    seconds = 0.0
+    for one in tree(process):
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's vacuum comes and goes
+            times = one.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def resident_bytes(process: psutil.Process) -> int:
