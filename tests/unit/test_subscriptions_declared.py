@@ -137,7 +137,7 @@ def test_combine_is_refused_when_no_event_has_the_field_of_a_filter(where: dict[
         ((OrderPaid,), {"order_id": "x"}, r"where\.order_id"),
     ],
 )
-def test_declaring_is_refused_when_it_is_malformed(events: tuple[Any, ...], where: Any, told: str) -> None:  # noqa: ANN401
+def test_declaring_is_refused_when_it_is_malformed(events: tuple[Any, ...], where: Any, told: str) -> None:  # noqa: ANN401 - malformed
     """At the import, and with the subscription's name."""
     with pytest.raises(ConfigurationError, match=rf"shop\.bad.*{told}"):
         subscriber("shop.bad", *events, where=where)(react)

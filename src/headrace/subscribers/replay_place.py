@@ -19,6 +19,12 @@ from headrace.errors import FencedError
 from headrace.events.lane import Stretch
 from headrace.jobs.retry import PermanentError
 
+SPAN: Final = 20_000
+"""Positions that one reading looks through at most, where few events are wanted."""
+
+PAUSED_SECONDS: Final = 2.0
+"""How long a replay to a paused subscription sleeps before it looks again."""
+
 _BEGIN: Final = """
     INSERT INTO replays (job_id, subscription, shadow, total) VALUES ($1, $2, $3, $4)
 """

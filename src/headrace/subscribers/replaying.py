@@ -38,7 +38,15 @@ from headrace.subscribers.handling import Handled, Handling
 from headrace.subscribers.inbox import enter, settled
 from headrace.subscribers.metre import Metre
 from headrace.subscribers.replay import ATTEMPTS, LOSSES, REPLAY, Selection
-from headrace.subscribers.replay_place import Place, is_paused, move_place, moved_over, take_place
+from headrace.subscribers.replay_place import (
+    PAUSED_SECONDS,
+    SPAN,
+    Place,
+    is_paused,
+    move_place,
+    moved_over,
+    take_place,
+)
 from headrace.tasks.contract import Task
 from headrace.tasks.policy import Policy
 from headrace.tasks.run import Run
@@ -51,10 +59,6 @@ AT_ONCE: Final = 16
 """How many keys are worked on at once."""
 
 PORTION: Final = 500
-_SPAN: Final = 20_000
-"""Positions that one reading looks through at most, where few events are wanted."""
-
-_PAUSED_SECONDS: Final = 2.0
 _UNRECORDED: Final = (UnavailableError, SQLAlchemyError, *DRIVER_ERRORS)
 _PACE: Final = Pace(0.0, first_backoff_seconds=0.1, last_backoff_seconds=2.0)
 
@@ -124,7 +128,7 @@ class Replaying:
             place = await take_place(connection, self._run.job_id, self._run.fence)
         self._run.report(place.done, place.total)
         if self._run.fence > 1:
-            self._suspect_until = {(one.generation, one.lane): one.after + _SPAN for one in place.left}
+            self._suspect_until = {(one.generation, one.lane): one.after + SPAN for one in place.left}
         if self._behind is not None:
             await self._behind.load()
         deadlines = asyncio.create_task(self._handling.deadlines.run())
@@ -139,11 +143,11 @@ class Replaying:
 
     async def _portion(self, place: Place, stretch: Stretch) -> None:
         """Deal with the next events of a lane, and move the place over them."""
-        part = msgspec.structs.replace(stretch, upto=min(stretch.after + _SPAN, stretch.upto))
+        part = msgspec.structs.replace(stretch, upto=min(stretch.after + SPAN, stretch.upto))
         async with borrowed(self._record.engine) as connection:
             if await is_paused(connection, self._subscription.name):
                 self._run.report(place.done, place.total, "the subscription is paused")
-                raise Snooze(_PAUSED_SECONDS)
+                raise Snooze(PAUSED_SECONDS)
             reached, events = await events_of(connection, part, self._wish, limit=self._metre.portion(PORTION))
             known = await self._known(connection, stretch, events)
         await self._metre.pass_(len(events))

@@ -20,15 +20,21 @@ from headrace.events.lane import Stretch
 from headrace.jobs.retry import PermanentError, Snooze
 from headrace.subscribers.again import Wish, events_of
 from headrace.subscribers.metre import Metre
-from headrace.subscribers.replay_place import Place, is_paused, move_place, moved_over, take_place
+from headrace.subscribers.replay_place import (
+    PAUSED_SECONDS,
+    SPAN,
+    Place,
+    is_paused,
+    move_place,
+    moved_over,
+    take_place,
+)
 from headrace.tasks.run import Run
 from headrace.transaction import transaction
 from headrace.webhooks.deliveries import deliver_again
 from headrace.webhooks.model import subscription_of
 
 PORTION: Final = 1000
-_SPAN: Final = 20_000
-_PAUSED_SECONDS: Final = 2.0
 
 _LISTENS: Final = "SELECT types, filter::text AS filter, enabled FROM webhooks WHERE id = $1"
 
@@ -73,11 +79,11 @@ class WebhookReplay:
 
     async def _portion(self, place: Place, stretch: Stretch) -> None:
         """Make the deliveries of the next events of a lane, and move the place over them."""
-        part = msgspec.structs.replace(stretch, upto=min(stretch.after + _SPAN, stretch.upto))
+        part = msgspec.structs.replace(stretch, upto=min(stretch.after + SPAN, stretch.upto))
         async with self._run.ground.seats, transaction(self._run.ground.record) as tx:
             connection = await tx.driver()
             if await is_paused(connection, subscription_of(self._webhook_id)):
-                raise Snooze(_PAUSED_SECONDS)
+                raise Snooze(PAUSED_SECONDS)
             wish = await self._wish(connection)
             reached, events = await events_of(connection, part, wish, limit=self._metre.portion(PORTION))
             moved = msgspec.structs.replace(stretch, after=reached)
